@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* What fetch.c (readers, and who waits for what) and flight.c (what a worker does) share. */
+
+#include "regfs/fetch.h"
+#include "regfs/map.h"
+#include "regfs/thread.h"
+
+/* A flight fetches at most this many blob bytes in one request, slices apart. */
+#define FLIGHT_BLOB_MAX (4 * MIB)
+/* Blob bytes between two chunks that are cheaper to carry along than to ask for twice. */
+#define FLIGHT_GAP_MAX (64 * KIB)
+
+/* A sequential reader, recognised by missing where the last flight ended. */
+struct stream {
+        size_t next_chunk;
+        uint64_t window; /* content bytes to fetch ahead */
+};
+
+struct fetcher {
+        struct fetcher_options options;
+        struct mutex lock;
+        struct cond idle;
+        struct map *in_flight GUARDED_BY(lock); /* chunk index (size_t) → struct flight */
+        size_t active GUARDED_BY(lock);         /* flights that exist */
+        struct stream streams[8] GUARDED_BY(lock);
+        size_t stream_turn GUARDED_BY(lock);
+        struct fetch_stats stats GUARDED_BY(lock);
+        bool write_failed GUARDED_BY(lock);     /* said so already */
+};
+
+/* Somebody waits for one chunk of a flight. Holds a reference on the read. */
+struct want {
+        struct want *next;
+        struct fetch_read *read;
+        size_t chunk;
+};
+
+/* A run of neighbouring chunks [first, first + count) on its way. Belongs to the workers, from submission to the end of run. */
+struct flight {
+        struct work work;
+        struct fetcher *fetcher;
+        size_t first, count;
+        uint64_t request;   /* of the log: who began it */
+        struct want *wants; /* guarded by fetcher->lock */
+};
+
+/* The work function of a flight. */
+void flight_run(struct work *work);
+
+/* Called by a flight for each of its chunks exactly once: wakes who waits for it. DATA is the decoded chunk; NULL: RESULT and E
+ * tell why there is none. */
+void fetch_chunk_done(struct flight *flight, size_t chunk, const uint8_t *data, int result, const struct error *e);
+
+/* The flight is over: frees it. */
+void fetch_flight_done(struct flight *flight);

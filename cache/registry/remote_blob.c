@@ -1,0 +1,424 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* A blob of a registry, by range. A server that ignores ranges sends everything: the blob is then received once into a file
+ * without a name, and ranges are read from there. */
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "client_internal.h"
+#include "regfs/io.h"
+#include "regfs/log.h"
+
+#define SPOOL_SLICE_MS 200
+
+/* What a server sent in answer to a range that it ignored. */
+struct spool {
+        struct exchange exchange;
+        int fd;
+        bool answered;       /* the exchange has its 200 */
+        uint64_t received;
+};
+
+struct remote_blob {
+        struct blob blob;
+        struct registry_source *source;
+        char *path;          /* "blobs/<digest>" */
+        char **urls;         /* of a foreign layer, or NULL */
+        struct mutex lock;
+        struct cond spooled;
+        char *target GUARDED_BY(lock);         /* where the registry redirected to last, or NULL */
+        bool ignores_ranges GUARDED_BY(lock);
+        bool spooling GUARDED_BY(lock);        /* somebody receives into the spool now: `spool` is theirs */
+        struct spool *spool;
+};
+
+struct remote_range {
+        struct blob_range range;
+        struct pool_buf *buffer;
+        size_t at;
+        uint64_t offset, length;
+        uint64_t patience_ms;
+        uint64_t received;       /* bytes of the range in the buffer */
+        deadline_t deadline;     /* moves on with every byte */
+        struct exchange exchange;
+        bool answered;           /* the exchange has its answer: body from `begun` on */
+        uint64_t begun;          /* the range's position where the exchange's body begins */
+        bool whole;              /* it comes out of the spool */
+};
+
+static struct remote_blob *remote_blob(struct blob_range *r)
+{
+        return (struct remote_blob *) r->blob;
+}
+
+/* ---- one range ---- */
+
+static void prepare(struct remote_blob *b, struct remote_range *r)
+{
+        struct exchange *x = &r->exchange;
+        uint64_t from = r->offset + r->received;
+
+        x->source = b->source;
+        x->kind = REQUEST_BLOB;
+        x->path = b->path;
+        x->external = b->urls;
+        x->offset = from;
+        x->length = r->offset + r->length - from;
+        /* The whole blob is asked for without a range: every server can do that. */
+        x->ranged = !(from == 0 && x->length == b->blob.size);
+        x->sink = r->buffer;
+        x->sink_offset = r->at + (size_t) r->received;
+        r->begun = r->received;
+        r->answered = false;
+}
+
+static char *copy_target(struct remote_blob *b)
+{
+        char *copy;
+
+        mutex_lock(&b->lock);
+        copy = b->target ? strdup(b->target) : NULL;
+        mutex_unlock(&b->lock);
+        return copy;
+}
+
+static void keep_target(struct remote_blob *b, const struct exchange *x)
+{
+        char *copy = x->elsewhere && x->url ? strdup(x->url) : NULL, *old;
+
+        mutex_lock(&b->lock);
+        old = b->target;
+        b->target = copy;
+        mutex_unlock(&b->lock);
+        free(old);
+}
+
+static int begin(struct remote_blob *b, struct remote_range *r, struct error *e)
+{
+        _cleanup_free_ char *target = copy_target(b);
+
+        prepare(b, r);
+        return exchange_begin(&r->exchange, target, r->deadline, e);
+}
+
+static int remote_range_open(struct blob *blob, uint64_t offset, uint64_t length, struct pool_buf *buffer, size_t at,
+                             uint64_t patience_ms, struct blob_range **ret, struct error *e)
+{
+        struct remote_blob *b = (struct remote_blob *) blob;
+        struct remote_range *r;
+        struct error own = ERROR_INIT;
+
+        if (!range_fits(offset, length, blob->size) || length == 0)
+                return error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: %ju bytes at %ju lie outside its %ju bytes", blob->name,
+                                 (uintmax_t) length, (uintmax_t) offset, (uintmax_t) blob->size);
+        r = calloc(1, sizeof(*r));
+        if (!r)
+                return error_oom(e);
+        *r = (struct remote_range) {
+                .range = { .blob = blob },
+                .buffer = pool_buf_ref(buffer),
+                .at = at,
+                .offset = offset,
+                .length = length,
+                .patience_ms = patience_ms,
+                .deadline = deadline_in(patience_ms),
+                .exchange = EXCHANGE_INIT,
+        };
+        mutex_lock(&b->lock);
+        r->whole = b->ignores_ranges;
+        mutex_unlock(&b->lock);
+
+        /* A request that could not be sent now is sent, and its failure told, when somebody waits. */
+        if (!r->whole && begin(b, r, &own) < 0) {
+                log_debug("%s: %s", blob->name, own.message);
+                r->exchange.transfer = transfer_unref(r->exchange.transfer);
+        }
+        *ret = &r->range;
+        return 0;
+}
+
+static struct blob_range *remote_range_close(struct blob_range *range)
+{
+        struct remote_range *r = (struct remote_range *) range;
+
+        exchange_clear(&r->exchange);
+        pool_buf_unref(r->buffer);
+        free(r);
+        return NULL;
+}
+
+/* ---- the spool ---- */
+
+static struct spool *spool_free(struct spool *s)
+{
+        if (!s)
+                return NULL;
+        exchange_clear(&s->exchange);
+        if (s->fd >= 0)
+                close(s->fd);
+        free(s);
+        return NULL;
+}
+
+static int unnamed_file(struct error *e)
+{
+        const char *directory = getenv("TMPDIR");
+        int fd;
+
+        if (!directory || !*directory)
+                directory = "/var/tmp";
+        fd = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+        return fd >= 0 ? fd : error_errno(e, errno, "%s: a temporary file", directory);
+}
+
+static int spool_new(struct remote_blob *b, struct error *e)
+{
+        struct spool *s = calloc(1, sizeof(*s));
+
+        if (!s)
+                return error_oom(e);
+        s->exchange = (struct exchange) EXCHANGE_INIT;
+        s->fd = unnamed_file(e);
+        if (s->fd < 0) {
+                int r = s->fd;
+
+                spool_free(s);
+                return r;
+        }
+        s->exchange.source = b->source;
+        s->exchange.kind = REQUEST_BLOB;
+        s->exchange.path = b->path;
+        s->exchange.external = b->urls;
+        s->exchange.sink_fd = s->fd;
+        s->exchange.sink_fd_max = b->blob.size;
+        b->spool = s;
+        log_info("%s: the server ignores ranges: receiving all %ju bytes at once", b->blob.name, (uintmax_t) b->blob.size);
+        return 0;
+}
+
+/* Receives into the spool until N bytes are there. A broken connection starts over: that server knows no ranges. */
+static int spool_receive(struct remote_blob *b, uint64_t n, deadline_t deadline, struct error *e)
+{
+        struct spool *s = b->spool;
+        int r = 0;
+
+        while (s->received < n) {
+                uint64_t received = s->received;
+
+                if (!s->answered) {
+                        r = exchange_answer(&s->exchange, deadline, e);
+                        if (r < 0)
+                                return r;
+                        s->answered = true;
+                }
+                r = transfer_wait(s->exchange.transfer, n, deadline, &received, e);
+                s->received = received;
+                if (r == 0 && received < n)
+                        r = error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: %ju bytes instead of %ju", b->blob.name, (uintmax_t) received,
+                                      (uintmax_t) b->blob.size);
+                if (r < 0 && deadline_left(deadline) == 0)
+                        return r;
+                if (r < 0) {
+                        s->answered = false;
+                        s->received = 0;
+                        r = exchange_failed(&s->exchange, deadline, e);
+                        if (r < 0)
+                                return r;
+                }
+        }
+        return 0;
+}
+
+/* One thread at a time receives; the others wait for their turn, which may find everything there. */
+static int spool_wait(struct remote_blob *b, uint64_t n, deadline_t deadline, struct error *e)
+{
+        int r = 0;
+
+        mutex_lock(&b->lock);
+        while (b->spooling)
+                if (cond_wait_until(&b->spooled, &b->lock, deadline) < 0) {
+                        mutex_unlock(&b->lock);
+                        return error_set(e, ERROR_UNREACHABLE, ETIMEDOUT, "%s: timed out", b->blob.name);
+                }
+        b->spooling = true;
+        mutex_unlock(&b->lock);
+
+        if (!b->spool)
+                r = spool_new(b, e);
+        if (r == 0)
+                r = spool_receive(b, n, deadline, e);
+
+        mutex_lock(&b->lock);
+        b->spooling = false;
+        cond_broadcast(&b->spooled);
+        mutex_unlock(&b->lock);
+        return r;
+}
+
+static int wait_whole(struct remote_blob *b, struct remote_range *r, uint64_t n, struct error *e)
+{
+        int k;
+
+        k = spool_wait(b, r->offset + n, deadline_in(r->patience_ms), e);
+        if (k < 0)
+                return k;
+        k = pread_full(b->spool->fd, r->buffer->data + r->at + r->received, (size_t) (n - r->received), r->offset + r->received);
+        if (k < 0)
+                return error_errno(e, -k, "%s: temporary file", b->blob.name);
+        r->received = n;
+        return 0;
+}
+
+/* ---- waiting ---- */
+
+static void answered(struct remote_blob *b, struct remote_range *r)
+{
+        r->answered = true;
+        keep_target(b, &r->exchange);
+        if (!transfer_range_ignored(r->exchange.transfer))
+                return;
+        r->whole = true;
+        exchange_clear(&r->exchange);
+        r->exchange = (struct exchange) EXCHANGE_INIT;
+        mutex_lock(&b->lock);
+        b->ignores_ranges = true;
+        mutex_unlock(&b->lock);
+}
+
+/* Waits for the body that is under way. A byte renews the patience. */
+static int receive(struct remote_blob *b, struct remote_range *r, uint64_t n, struct error *e)
+{
+        uint64_t before = r->received, got = 0;
+        deadline_t was = r->deadline;
+        int k;
+
+        k = transfer_wait(r->exchange.transfer, n - r->begun, r->deadline, &got, e);
+        r->received = r->begun + MIN(got, r->length - r->begun);
+        if (r->received > before) {
+                r->deadline = deadline_in(r->patience_ms);
+                /* Our patience was over, not the server's: it sends. */
+                if (k == -ETIMEDOUT && deadline_left(was) == 0)
+                        return 0;
+        }
+        if (k == 0 && r->received < n)
+                k = error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: the server sent %ju bytes at %ju instead of %ju", b->blob.name,
+                              (uintmax_t) got, (uintmax_t) (r->offset + r->begun), (uintmax_t) (r->length - r->begun));
+        return k;
+}
+
+/* The body broke off: what came stays, the rest is asked for again, from the registry itself. */
+static int renew(struct remote_blob *b, struct remote_range *r, struct error *e)
+{
+        int k = exchange_failed(&r->exchange, r->deadline, e);
+
+        if (k == 0)
+                prepare(b, r);
+        return k;
+}
+
+static int step(struct remote_blob *b, struct remote_range *r, uint64_t n, struct error *e)
+{
+        int k;
+
+        if (r->answered)
+                return receive(b, r, n, e);
+        k = exchange_answer(&r->exchange, r->deadline, e);
+        if (k == 0)
+                answered(b, r);
+        return k;
+}
+
+static int remote_range_wait(struct blob_range *range, uint64_t n, uint64_t *ret_received, struct error *e)
+{
+        struct remote_range *r = (struct remote_range *) range;
+        struct remote_blob *b = remote_blob(range);
+        struct error own = ERROR_INIT;
+        int k = 0;
+
+        if (!e)
+                e = &own;
+        /* Between two waits nobody asked: that time is not the server's. */
+        r->deadline = deadline_in(r->patience_ms);
+        while (k == 0 && r->received < n) {
+                if (r->whole) {
+                        k = wait_whole(b, r, n, e);
+                        break;
+                }
+                k = step(b, r, n, e);
+                /* exchange_answer has tried everything there is; a body that broke off has not. */
+                if (k < 0 && r->answered)
+                        k = renew(b, r, e);
+        }
+        if (k < 0) {
+                error_prefix(e, "%s: bytes %ju-%ju", b->blob.name, (uintmax_t) (r->offset + r->received),
+                             (uintmax_t) (r->offset + r->length - 1));
+                return k;
+        }
+        *ret_received = r->received;
+        return 0;
+}
+
+/* ---- the blob ---- */
+
+static struct blob *remote_blob_free(struct blob *blob)
+{
+        struct remote_blob *b = (struct remote_blob *) blob;
+
+        spool_free(b->spool);
+        for (char **u = b->urls; u && *u; u++)
+                free(*u);
+        free(b->urls);
+        free(b->target);
+        free(b->path);
+        free(b->blob.name);
+        cond_destroy(&b->spooled);
+        mutex_destroy(&b->lock);
+        free(b);
+        return NULL;
+}
+
+static const struct blob_ops remote_blob_ops = {
+        .range_open = remote_range_open,
+        .range_wait = remote_range_wait,
+        .range_close = remote_range_close,
+        .free = remote_blob_free,
+};
+
+int registry_blob_new(struct registry_source *s, const struct descriptor *descriptor, struct blob **ret, struct error *e)
+{
+        _cleanup_(blob_free_ptr) struct blob *blob = NULL;
+        struct remote_blob *b = calloc(1, sizeof(*b));
+        char digest[DIGEST_STRING_MAX];
+        size_t n = 0;
+
+        if (!b)
+                return error_oom(e);
+        blob = &b->blob;
+        mutex_init(&b->lock);
+        cond_init(&b->spooled);
+        b->blob.ops = &remote_blob_ops;
+        b->blob.digest = descriptor->digest;
+        b->blob.size = descriptor->size;
+        b->source = s;
+        digest_format(&descriptor->digest, digest);
+        b->path = str_printf("blobs/%s", digest);
+        b->blob.name = str_printf("%s: blob %s", s->source.name, digest);
+        if (!b->path || !b->blob.name)
+                return error_oom(e);
+        for (char **u = descriptor->urls; u && *u && n < EXTERNAL_URLS_MAX; u++)
+                n++;
+        if (n > 0) {
+                b->urls = calloc(n + 1, sizeof(*b->urls));
+                if (!b->urls)
+                        return error_oom(e);
+                for (size_t k = 0; k < n; k++) {
+                        b->urls[k] = strdup(descriptor->urls[k]);
+                        if (!b->urls[k])
+                                return error_oom(e);
+                }
+        }
+        *ret = steal_ptr(blob);
+        return 0;
+}

@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Layers: a directory is written below tmp/ and moved into its place by one rename, so nobody ever sees a part of
+ * one. */
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "regfs/io.h"
+#include "regfs/log.h"
+#include "store_internal.h"
+
+/* A leftover in the way is removed and the rename tried again: this often, as others may do the same. */
+#define PUBLISH_ATTEMPTS 4
+
+struct layer_draft {
+        struct store *store;
+        struct digest layer;
+        char kind[LAYER_KIND_MAX];
+        char path[STORE_PATH_MAX]; /* below tmp/; "" once published */
+        int directory, toc, content;
+
+        uint64_t end;      /* bytes appended */
+        uint64_t kept_end; /* of them, those in the file */
+        bool keeps;        /* content goes to the file; once false it stays so */
+
+        uint64_t *words;
+        size_t count, allocated;
+        uint64_t chunks_end;
+        XXH3_state_t *identity;
+};
+
+int store_layer_toc(struct store *s, const struct digest *layer, const char *kind)
+{
+        char path[STORE_PATH_MAX];
+        int fd, r;
+
+        r = store_layer_path(layer, kind, "toc", path, NULL);
+        if (r < 0)
+                return r;
+        fd = openat(s->fd, path, O_RDONLY | O_CLOEXEC);
+        return fd < 0 ? -errno : fd;
+}
+
+int store_layer_remove(struct store *s, const struct digest *layer, const char *kind, struct error *e)
+{
+        char path[STORE_PATH_MAX], away[STORE_PATH_MAX];
+        int r;
+
+        r = store_check_writable(s, e);
+        if (r == 0)
+                r = store_layer_path(layer, kind, NULL, path, e);
+        if (r == 0)
+                r = store_draft_name("removed", away, e);
+        if (r < 0)
+                return r;
+        if (renameat(s->fd, path, s->fd, away) < 0)
+                return errno == ENOENT ? 0 : error_errno(e, errno, "store %s: removing %s", s->path, path);
+        r = store_remove_tree(s->fd, away);
+        if (r < 0) /* out of the way it is: the rest goes with the other leftovers */
+                log_warning("store %s: %s: %s", s->path, away, strerror(-r));
+        return 0;
+}
+
+/* ---- drafts ---- */
+
+static int create(struct layer_draft *d, const char *name, struct error *e)
+{
+        int fd = openat(d->directory, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+        return fd < 0 ? error_errno(e, errno, "store %s: %s/%s", d->store->path, d->path, name) : fd;
+}
+
+static int open_draft(struct layer_draft *d, struct error *e)
+{
+        char path[STORE_PATH_MAX];
+        int r;
+
+        r = store_draft_name("layer", path, e);
+        if (r < 0)
+                return r;
+        if (mkdirat(d->store->fd, path, 0700) < 0)
+                return error_errno(e, errno, "store %s: %s", d->store->path, path);
+        snprintf(d->path, sizeof(d->path), "%s", path);
+        d->directory = openat(d->store->fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (d->directory < 0)
+                return error_errno(e, errno, "store %s: %s", d->store->path, path);
+        store_draft_claim(d->directory);
+
+        d->toc = create(d, "toc", e);
+        if (d->toc < 0)
+                return d->toc;
+        d->content = create(d, "content", e);
+        return d->content < 0 ? d->content : 0;
+}
+
+int layer_draft_new(struct store *s, const struct digest *layer, const char *kind, struct layer_draft **ret,
+                    struct error *e)
+{
+        _cleanup_(layer_draft_free_ptr) struct layer_draft *d = NULL;
+        char target[STORE_PATH_MAX];
+        int r;
+
+        r = store_check_writable(s, e);
+        if (r == 0)
+                r = store_layer_path(layer, kind, NULL, target, e);
+        if (r < 0)
+                return r;
+        d = calloc(1, sizeof(*d));
+        if (!d)
+                return error_oom(e);
+        d->store = s;
+        d->layer = *layer;
+        snprintf(d->kind, sizeof(d->kind), "%s", kind);
+        d->directory = d->toc = d->content = -1;
+        d->keeps = true;
+        d->identity = XXH3_createState();
+        if (!d->identity)
+                return error_oom(e);
+        XXH3_64bits_reset(d->identity);
+        r = open_draft(d, e);
+        if (r < 0)
+                return r;
+        *ret = steal_ptr(d);
+        return 0;
+}
+
+struct layer_draft *layer_draft_free(struct layer_draft *d)
+{
+        if (!d)
+                return NULL;
+        if (*d->path) {
+                int r = store_remove_tree(d->store->fd, d->path);
+
+                if (r < 0)
+                        log_warning("store %s: %s: %s", d->store->path, d->path, strerror(-r));
+        }
+        close_fd_ptr(&d->toc);
+        close_fd_ptr(&d->content);
+        close_fd_ptr(&d->directory);
+        XXH3_freeState(d->identity);
+        free(d->words);
+        free(d);
+        return NULL;
+}
+
+int layer_draft_toc_fd(struct layer_draft *d)
+{
+        return d->toc;
+}
+
+/* Content is worth time, not correctness: without it the layer is fetched when it is read. */
+static void stop_keeping(struct layer_draft *d, int r)
+{
+        char name[DIGEST_STRING_MAX];
+
+        d->keeps = false;
+        log_warning("store %s: %s: content from byte %ju on is not kept: %s", d->store->path,
+                    digest_format(&d->layer, name), (uintmax_t) d->end, strerror(-r));
+}
+
+int layer_draft_append(struct layer_draft *d, const void *data, size_t n, struct error *e)
+{
+        int r;
+
+        if (n > INT64_MAX - d->end)
+                return error_set(e, ERROR_BAD_DATA, EFBIG, "a layer with more than %jd bytes of content",
+                                 (intmax_t) INT64_MAX);
+        if (d->keeps) {
+                r = store_write_sparse(d->store, d->content, data, n, d->end, true);
+                if (r < 0)
+                        stop_keeping(d, r);
+                else
+                        d->kept_end = d->end + n;
+        }
+        d->end += n;
+        return 0;
+}
+
+int layer_draft_chunk(struct layer_draft *d, uint64_t content_offset, uint32_t length, uint64_t hash, struct error *e)
+{
+        bool kept = range_fits(content_offset, length, d->kept_end);
+        int r;
+
+        if (content_offset < d->chunks_end || length > INT64_MAX - content_offset)
+                return error_set(e, ERROR_BAD_DATA, EBADMSG, "chunk %zu begins at content offset %ju, before %ju",
+                                 d->count, (uintmax_t) content_offset, (uintmax_t) d->chunks_end);
+        r = array_reserve(d->words, &d->allocated, d->count + 1);
+        if (r < 0)
+                return error_oom(e);
+        d->words[d->count++] = kept ? content_word(hash) : 0;
+        d->chunks_end = content_offset + length;
+        content_identity_add(d->identity, content_offset, length);
+        return 0;
+}
+
+/* ---- publication ---- */
+
+static int write_map(struct layer_draft *d)
+{
+        _cleanup_close_ int fd = create(d, "map", NULL);
+        struct content_map_header header;
+        int r;
+
+        if (fd < 0)
+                return fd;
+        if (ftruncate(d->content, (off_t) MAX(d->end, d->chunks_end)) < 0)
+                return -errno;
+        content_map_header_init(&header, d->count, XXH3_64bits_digest(d->identity));
+        r = write_full(fd, &header, sizeof(header));
+        return r < 0 ? r : write_full(fd, d->words, d->count * sizeof(*d->words));
+}
+
+/* A full disk must not cost the index: then it goes without content, and the first reader makes an empty map. */
+static void finish_content(struct layer_draft *d)
+{
+        int r = write_map(d);
+
+        if (r == 0)
+                return;
+        log_warning("store %s: %s: map: %s: content is not kept", d->store->path, d->path, strerror(-r));
+        (void) unlinkat(d->directory, "map", 0);
+        (void) unlinkat(d->directory, "content", 0);
+}
+
+/* Somebody has put the whole layer there. What lacks a TOC is a leftover; whether a TOC is sound is its reader's to
+ * say. */
+static bool is_published(struct layer_draft *d)
+{
+        char path[STORE_PATH_MAX];
+        struct stat st;
+
+        if (store_layer_path(&d->layer, d->kind, "toc", path, NULL) < 0 || fstatat(d->store->fd, path, &st, 0) < 0)
+                return false;
+        return S_ISREG(st.st_mode) && st.st_size > 0;
+}
+
+static bool is_in_the_way(int r)
+{
+        return r == -ENOTEMPTY || r == -EEXIST || r == -ENOTDIR;
+}
+
+int layer_draft_publish(struct layer_draft *d, struct error *e)
+{
+        char target[STORE_PATH_MAX];
+        int r;
+
+        r = store_layer_path(&d->layer, d->kind, NULL, target, e);
+        if (r < 0)
+                return r;
+        finish_content(d);
+        if (fsync(d->toc) < 0)
+                return error_errno(e, errno, "store %s: %s/toc", d->store->path, target);
+
+        r = store_move(d->store, d->path, target);
+        for (unsigned attempt = 1; is_in_the_way(r) && attempt < PUBLISH_ATTEMPTS; attempt++) {
+                if (is_published(d))
+                        return 0;
+                r = store_layer_remove(d->store, &d->layer, d->kind, e);
+                if (r < 0)
+                        return r;
+                r = store_move(d->store, d->path, target);
+        }
+        if (r < 0)
+                return error_errno(e, -r, "store %s: %s", d->store->path, target);
+        *d->path = '\0';
+        return 0;
+}

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* What the files of the store share: where things lie, how they move into place, the room on the disk, and the map
+ * file. */
+
+#include <stdatomic.h>
+#include <xxhash.h>
+
+#include "regfs/store.h"
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "maps are used where they lie");
+
+struct store {
+        char *path;
+        int fd;
+        bool read_only;
+        atomic_int_fast64_t room; /* bytes that may be written before the disk is asked again */
+        atomic_bool full;         /* said so once */
+};
+
+/* ---- names (store.c) ---- */
+
+/* Longest path below the store's directory, with its NUL. */
+#define STORE_PATH_MAX 512
+
+/* True for a name that may be one path component as it is: [a-z0-9] and then [a-z0-9._-], shorter than MAX bytes. */
+bool store_name_is_valid(const char *name, size_t max);
+
+/* "layers/sha256/<hex>/<kind>" and "/<file>" unless FILE is NULL. Returns 0 or -EINVAL with E. */
+int store_layer_path(const struct digest *layer, const char *kind, const char *file, char out[STORE_PATH_MAX],
+                     struct error *e);
+
+/* ---- drafts (store.c) ---- */
+
+/* Fills OUT (64 bytes) with a name below tmp/ that nobody else uses: "tmp/<what>-<random>". */
+int store_draft_name(const char *what, char *out, struct error *e);
+
+/* 0, or -EROFS with E. */
+int store_check_writable(const struct store *s, struct error *e);
+
+/* Keeps others from removing a leftover that is none: the lock ends with FD, however this process ends. */
+void store_draft_claim(int fd);
+
+/* Renames within the store and makes the parents of TO where they are missing. Returns 0 or -errno. */
+int store_move(struct store *s, const char *from, const char *to);
+
+/* Renames the draft to TO, without fsync: for files that are checked when they are read. The draft is empty
+ * afterwards. */
+int store_draft_move(struct store_draft *d, const char *to, struct error *e);
+
+/* Removes a file, or a directory with all that is in it. What is gone already is fine. Returns 0 or -errno. */
+int store_remove_tree(int at, const char *name);
+
+/* ---- content (content.c) ---- */
+
+/* Takes N bytes from the room on the disk that holds FD. Returns 0; -ENOSPC when only the last 5 % are left. */
+int store_take_room(struct store *s, int fd, uint64_t n);
+
+/* Writes N bytes at OFFSET; 4 KiB blocks that are all zeros become holes. FRESH: nothing was written there before.
+ * Returns 0 or -errno; the range is then undefined. */
+int store_write_sparse(struct store *s, int fd, const void *data, size_t n, uint64_t offset, bool fresh);
+
+/* The file "map": this header, then a 64-bit word for each chunk (0 = absent, else XXH3-64 of its bytes | 1).
+ * IDENTITY binds it to the cut of the content space into chunks. */
+struct content_map_header {
+        char magic[8];
+        uint32_t version;
+        uint32_t header_length;
+        uint64_t file_length;
+        uint64_t chunk_count;
+        uint64_t identity;
+        uint64_t reserved[3];
+};
+
+_Static_assert(sizeof(struct content_map_header) == 64, "the header is part of the file format");
+
+#define CONTENT_MAP_MAGIC "REGFSMAP"
+#define CONTENT_MAP_VERSION 1
+
+void content_map_header_init(struct content_map_header *h, uint64_t chunk_count, uint64_t identity);
+
+/* The identity of a table: XXH3-64 of {content offset, content length} of each row. Row by row, so that a layer
+ * draft need not keep them. */
+void content_identity_add(XXH3_state_t *identity, uint64_t content_offset, uint64_t content_length);
+
+static inline uint64_t content_word(uint64_t hash)
+{
+        return hash | 1;
+}

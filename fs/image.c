@@ -1,0 +1,529 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include "regfs/image.h"
+
+#include <stdio.h>
+
+#include "image_internal.h"
+#include "regfs/log.h"
+
+#define DEFAULT_MEMORY (64 * MIB)
+#define DEFAULT_TIMEOUT_S 60
+#define FLIGHT_THREADS 8
+#define INDEX_NESTING_MAX 4
+
+struct image *image_close(struct image *i)
+{
+        if (!i)
+                return NULL;
+
+        for (size_t k = 0; k < i->layer_count; k++) {
+                struct image_layer *l = &i->layers[k];
+
+                fetcher_free(l->fetcher);
+                content_close(l->content);
+                toc_close(l->toc);
+                blob_free(l->blob);
+                descriptor_clear(&l->descriptor);
+        }
+        free(i->layers);
+        tree_close(i->tree);
+        source_free(i->source);
+        workers_free(i->workers);
+        client_free(i->client);
+        http_free(i->http);
+        registries_free(i->registries);
+        pool_free(i->pool);
+        store_close(i->store);
+        free(i->reference);
+        free(i->digest_text);
+        free(i->platform_text);
+        free(i);
+        return NULL;
+}
+
+const struct tree *image_tree(const struct image *i)
+{
+        return i->tree;
+}
+
+const char *image_reference(const struct image *i)
+{
+        return i->reference;
+}
+
+const char *image_digest(const struct image *i)
+{
+        return i->digest_text;
+}
+
+const char *image_platform(const struct image *i)
+{
+        return i->platform_text;
+}
+
+static deadline_t image_deadline(const struct image *i)
+{
+        return deadline_in(i->timeout_ms);
+}
+
+/* ---- where the image is ---- */
+
+static int open_client(struct image *i, const struct regfs_options *o, struct error *e)
+{
+        struct registries_options registries = {
+                .conf = o->registries_conf,
+                .plain_http = o->plain_http,
+                .tls_verify = o->tls_no_verify ? 0 : o->tls_verify ? 1 : -1,
+        };
+        struct http_options http = { 0 };
+        int r;
+
+        r = registries_load(&registries, &i->registries, e);
+        if (r < 0)
+                return r;
+        r = http_new(&http, &i->http, e);
+        if (r < 0)
+                return r;
+
+        struct client_options client = {
+                .http = i->http,
+                .registries = i->registries,
+                .credentials = { .creds = o->creds, .authfile = o->authfile },
+                .timeout_ms = i->timeout_ms,
+        };
+        return client_new(&client, &i->client, e);
+}
+
+/* What the reference stands for. A tag that the store knows costs a HEAD; an unknown one is asked for its manifest at once,
+ * which saves a round trip: *ret_document is then filled. */
+static int resolve(struct image *i, struct source *source, const struct reference *ref, const char *name,
+                   struct digest *ret_digest, struct document *ret_document, struct error *e)
+{
+        struct digest last;
+        int64_t when;
+        int r;
+
+        if (ref->has_digest) {
+                *ret_digest = ref->digest;
+                return 0;
+        }
+        if (ref->transport != TRANSPORT_REGISTRY || store_ref_get(i->store, name, &last, &when, NULL) == 0)
+                return source_resolve(source, image_deadline(i), ret_digest, e);
+
+        r = source_manifest(source, NULL, image_deadline(i), ret_document, e);
+        if (r < 0)
+                return r;
+        *ret_digest = ret_document->digest;
+        return 0;
+}
+
+/* Remembers small documents and tags. A store that can't be written costs speed, nothing else. */
+static void remember(struct image *i, const struct document *d)
+{
+        struct error e = ERROR_INIT;
+
+        if (store_blob_put(i->store, &d->digest, d->body.data, d->body.len, &e) < 0 && e.code != EROFS)
+                log_warning("%s", e.message);
+}
+
+static int try_candidate(struct image *i, struct reference *ref, struct digest *ret_digest, struct document *ret_document,
+                         struct error *e)
+{
+        _cleanup_(source_free_ptr) struct source *source = NULL;
+        _cleanup_free_ char *name = reference_format(ref);
+        int r;
+
+        if (!name)
+                return error_oom(e);
+        r = policy_check(ref, e);
+        if (r < 0)
+                return r;
+
+        switch (ref->transport) {
+        case TRANSPORT_REGISTRY:
+                r = client_source_new(i->client, ref, &source, e);
+                break;
+        case TRANSPORT_OCI_LAYOUT:
+                r = layout_source_new(ref->path, ref->tag, &source, e);
+                break;
+        case TRANSPORT_DOCKER_ARCHIVE:
+                r = archive_source_new(ref->path, ref->tag, &source, e);
+                break;
+        }
+        if (r < 0)
+                return r;
+
+        r = resolve(i, source, ref, name, ret_digest, ret_document, e);
+        if (r < 0)
+                return r;
+
+        if (ref->transport == TRANSPORT_REGISTRY && !ref->has_digest) {
+                struct error ignored = ERROR_INIT;
+
+                if (store_ref_put(i->store, name, ret_digest, &ignored) < 0 && ignored.code != EROFS)
+                        log_warning("%s", ignored.message);
+        }
+        i->source = steal_ptr(source);
+        i->reference = steal_ptr(name);
+        return 0;
+}
+
+static void free_references(struct reference *refs, size_t count)
+{
+        for (size_t k = 0; k < count; k++)
+                reference_clear(&refs[k]);
+        free(refs);
+}
+
+/* Tries the candidates of a short name in turn: the next one only where this one says that it has no such image. */
+static int find_source(struct image *i, const char *text, const struct regfs_options *o, struct digest *ret_digest,
+                       struct document *ret_document, struct error *e)
+{
+        _cleanup_(reference_clear) struct reference ref = { 0 };
+        struct reference *candidates = NULL;
+        size_t count = 0;
+        int r;
+
+        r = reference_parse(text, &ref, e);
+        if (r < 0)
+                return r;
+        if (ref.transport != TRANSPORT_REGISTRY)
+                return try_candidate(i, &ref, ret_digest, ret_document, e);
+
+        r = open_client(i, o, e);
+        if (r < 0)
+                return r;
+        r = registries_resolve(i->registries, &ref, &candidates, &count, e);
+        if (r < 0)
+                return r;
+        for (size_t k = 0; k < count; k++) {
+                r = try_candidate(i, &candidates[k], ret_digest, ret_document, e);
+                if (r != -ENOENT)
+                        break;
+        }
+        free_references(candidates, count);
+        return r;
+}
+
+/* ---- manifest and platform ---- */
+
+/* The document of that digest from the store, else from the source. */
+static int load_document(struct image *i, const struct digest *digest, struct document *ret, struct error *e)
+{
+        _cleanup_document_ struct document d = { 0 };
+        int r;
+
+        r = store_blob_get(i->store, digest, MANIFEST_MAX, &d.body, NULL);
+        if (r == 0) {
+                d.digest = *digest;
+                d.media_type = strdup("");
+                if (!d.media_type)
+                        return error_oom(e);
+        } else {
+                buf_free(&d.body);
+                d.body = (struct buf) { 0 };
+                r = source_manifest(i->source, digest, image_deadline(i), &d, e);
+                if (r < 0)
+                        return r;
+                remember(i, &d);
+        }
+        *ret = d;
+        d = (struct document) { 0 };
+        return 0;
+}
+
+/* Follows indexes down to the manifest of the platform wanted. DOCUMENT is that of DIGEST, or empty: then it is loaded. */
+static int find_manifest(struct image *i, struct document *document, struct digest *digest, const struct platform *wanted,
+                         struct manifest *ret, bool *ret_chosen, struct error *e)
+{
+        bool chosen = false;
+
+        for (unsigned depth = 0; depth < INDEX_NESTING_MAX; depth++) {
+                _cleanup_manifest_ struct manifest m = { 0 };
+                char text[DIGEST_STRING_MAX];
+                _cleanup_free_ char *name = NULL;
+                size_t entry;
+                int r;
+
+                if (!document->body.data) {
+                        r = load_document(i, digest, document, e);
+                        if (r < 0)
+                                return r;
+                }
+                name = str_printf("%s (manifest %s)", i->reference, digest_format(digest, text));
+                if (!name)
+                        return error_oom(e);
+                r = manifest_parse(document, name, &m, e);
+                if (r < 0)
+                        return r;
+                document_clear(document);
+                *document = (struct document) { 0 };
+
+                if (m.kind == MANIFEST_IMAGE) {
+                        *ret = m;
+                        m = (struct manifest) { 0 };
+                        *ret_chosen = chosen;
+                        return 0;
+                }
+                r = manifest_choose(&m, wanted, name, &entry, e);
+                if (r < 0)
+                        return r;
+                chosen = true;
+                *digest = m.manifests[entry].digest;
+        }
+        return error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: image indexes nest more than %d deep", i->reference,
+                         INDEX_NESTING_MAX);
+}
+
+/* Reads the config, which proves that this is an image, and says which platform it is for. */
+static int read_config(struct image *i, const struct manifest *m, const struct platform *wanted, bool chosen, struct error *e)
+{
+        _cleanup_platform_ struct platform actual = { 0 };
+        _cleanup_free_ char *wanted_text = NULL;
+        _cleanup_buf_ struct buf config = { 0 };
+        int r;
+
+        r = store_blob_get(i->store, &m->config.digest, MANIFEST_MAX, &config, NULL);
+        if (r < 0) {
+                buf_free(&config);
+                config = (struct buf) { 0 };
+                r = source_blob_read(i->source, &m->config, i->pool, MANIFEST_MAX, image_deadline(i), &config, e);
+                if (r < 0)
+                        return error_prefix(e, "%s: config", i->reference);
+
+                struct document d = { .body = config, .digest = m->config.digest };
+                remember(i, &d);
+        }
+        r = config_platform(&config, i->reference, &actual, e);
+        if (r < 0)
+                return r;
+
+        i->platform_text = platform_format(&actual);
+        wanted_text = platform_format(wanted);
+        if (!i->platform_text || !wanted_text)
+                return error_oom(e);
+        if (!chosen && (!str_eq(actual.os, wanted->os) || !str_eq(actual.architecture, wanted->architecture)))
+                log_warning("%s: the image has no index and is for %s, not %s: used as it is", i->reference, i->platform_text,
+                            wanted_text);
+        else
+                log_info("%s: platform %s", i->reference, i->platform_text);
+        return 0;
+}
+
+static int take_layers(struct image *i, struct manifest *m, struct error *e)
+{
+        i->layers = calloc(m->layer_count, sizeof(*i->layers));
+        if (!i->layers)
+                return error_oom(e);
+        i->layer_count = m->layer_count;
+
+        for (size_t k = 0; k < m->layer_count; k++) {
+                struct image_layer *l = &i->layers[k];
+
+                l->descriptor = m->layers[k];
+                m->layers[k] = (struct descriptor) { 0 };
+                snprintf(l->kind, sizeof(l->kind), "plain");
+                l->same_as = 0;
+                while (!digest_equal(&i->layers[l->same_as].descriptor.digest, &l->descriptor.digest))
+                        l->same_as++;
+        }
+        return 0;
+}
+
+/* ---- the merged tree ---- */
+
+static int write_tree(struct image *i, const struct tree_layer *rows, const char *key, struct error *e)
+{
+        _cleanup_free_ const struct itable **tables = calloc(i->layer_count, sizeof(*tables));
+        _cleanup_draft_ struct store_draft draft = STORE_DRAFT_INIT;
+        int r;
+
+        if (!tables)
+                return error_oom(e);
+        for (size_t k = 0; k < i->layer_count; k++)
+                tables[k] = &i->layers[i->layers[k].same_as].toc->itable;
+
+        r = store_draft_new(i->store, &draft, e);
+        if (r < 0)
+                return r;
+        r = tree_write(draft.fd, &i->digest, tables, rows, i->layer_count, e);
+        if (r < 0)
+                return r;
+        return store_draft_publish_image(&draft, key, e);
+}
+
+static int open_tree(struct image *i, struct error *e)
+{
+        _cleanup_free_ struct tree_layer *rows = calloc(i->layer_count, sizeof(*rows));
+        char key[65];
+        int r;
+
+        if (!rows)
+                return error_oom(e);
+        for (size_t k = 0; k < i->layer_count; k++) {
+                const struct image_layer *l = &i->layers[i->layers[k].same_as];
+
+                rows[k].digest = l->descriptor.digest;
+                memcpy(rows[k].kind, l->kind, sizeof(rows[k].kind));
+                rows[k].blob_size = l->toc->chunks.blob_size;
+                rows[k].content_size = l->toc->chunks.content_size;
+        }
+        r = tree_key(&i->digest, rows, i->layer_count, key);
+        if (r < 0)
+                return error_errno(e, -r, "%s: name of the image index", i->reference);
+
+        /* The second round is for an index that is missing, of another version or damaged: it is written afresh, once. */
+        for (int attempt = 0;; attempt++) {
+                _cleanup_close_ int fd = store_image_open(i->store, key);
+
+                r = fd < 0 ? fd : tree_open(fd, &i->digest, &i->tree, e);
+                if (r == 0)
+                        return 0;
+                if (attempt > 0)
+                        return fd < 0 ? error_errno(e, -fd, "%s: image index", i->reference) : r;
+                if (fd >= 0)
+                        log_warning("%s: %s: the image index is written afresh", i->reference, e ? e->message : "unusable");
+                r = write_tree(i, rows, key, e);
+                if (r < 0)
+                        return error_prefix(e, "%s: image index", i->reference);
+        }
+}
+
+static int open_fetchers(struct image *i, struct error *e)
+{
+        for (size_t k = 0; k < i->layer_count; k++) {
+                struct image_layer *l = &i->layers[k];
+                int r;
+
+                if (l->same_as != k)
+                        continue;
+                r = content_open(i->store, &l->descriptor.digest, l->kind, &l->toc->chunks, &l->content, e);
+                if (r < 0)
+                        return r;
+
+                struct fetcher_options options = {
+                        .blob = l->blob,
+                        .table = &l->toc->chunks,
+                        .content = l->content,
+                        .pool = i->pool,
+                        .workers = i->workers,
+                        .timeout_ms = i->timeout_ms,
+                };
+                r = fetcher_new(&options, &l->fetcher, e);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+/* ---- all of it ---- */
+
+static int open_base(struct image *i, const struct regfs_options *o, struct error *e)
+{
+        int r;
+
+        i->timeout_ms = (uint64_t) (o->timeout_s > 0 ? o->timeout_s : DEFAULT_TIMEOUT_S) * 1000;
+        r = store_open(o->cache_dir, &i->store, e);
+        if (r < 0)
+                return r;
+        r = pool_new(o->memory > 0 ? o->memory : DEFAULT_MEMORY, &i->pool);
+        if (r < 0)
+                return error_errno(e, -r, "buffer pool");
+        return workers_new("flight", FLIGHT_THREADS, &i->workers, e);
+}
+
+static int open_wanted(struct image *i, const char *reference, const struct regfs_options *o, const struct platform *wanted,
+                       struct error *e)
+{
+        _cleanup_document_ struct document document = { 0 };
+        _cleanup_manifest_ struct manifest manifest = { 0 };
+        char text[DIGEST_STRING_MAX];
+        bool chosen = false;
+        int r;
+
+        r = find_source(i, reference, o, &i->digest, &document, e);
+        if (r < 0)
+                return r;
+        if (document.body.data)
+                remember(i, &document);
+
+        LOG_SCOPE(0, i->reference);
+        r = find_manifest(i, &document, &i->digest, wanted, &manifest, &chosen, e);
+        if (r < 0)
+                return r;
+        i->digest_text = strdup(digest_format(&i->digest, text));
+        if (!i->digest_text)
+                return error_oom(e);
+        r = read_config(i, &manifest, wanted, chosen, e);
+        if (r < 0)
+                return r;
+        r = take_layers(i, &manifest, e);
+        if (r < 0)
+                return r;
+        r = image_open_layers(i, o, e);
+        if (r < 0)
+                return r;
+        r = open_tree(i, e);
+        if (r < 0)
+                return r;
+        r = open_fetchers(i, e);
+        if (r < 0)
+                return r;
+        pool_trim(i->pool);
+        log_info("open: %zu layers, %u inodes, manifest %s", i->layer_count, i->tree->itable.inode_count, i->digest_text);
+        return 0;
+}
+
+int image_open(const char *reference, const struct regfs_options *options, struct image **ret, struct error *e)
+{
+        const struct regfs_options defaults = REGFS_OPTIONS_INIT;
+        _cleanup_(image_close_ptr) struct image *i = NULL;
+        _cleanup_platform_ struct platform wanted = { 0 };
+        struct error own = ERROR_INIT;
+        int r;
+
+        if (!e)
+                e = &own;
+        if (!options)
+                options = &defaults;
+        r = options->platform ? platform_parse(options->platform, &wanted, e) : platform_host(&wanted);
+        if (r < 0)
+                return options->platform ? r : error_errno(e, -r, "platform of this host");
+
+        i = calloc(1, sizeof(*i));
+        if (!i)
+                return error_oom(e);
+        r = open_base(i, options, e);
+        if (r < 0)
+                return r;
+        r = open_wanted(i, reference, options, &wanted, e);
+        if (r < 0)
+                return r;
+        *ret = steal_ptr(i);
+        return 0;
+}
+
+void image_log_stats(struct image *i)
+{
+        struct workers_stats w;
+        struct pool_stats p;
+
+        pool_get_stats(i->pool, &p);
+        workers_get_stats(i->workers, &w);
+        log_debug("pool: %zu of %zu bytes out in %zu buffers, %zu kept, %zu waiting; workers: %u threads, "
+                  "busy %u+%u+%u, queued %u+%u+%u (demand+readahead+background)",
+                  p.out, p.limit, p.buffers, p.kept, p.waiting, w.threads, w.busy[0], w.busy[1], w.busy[2], w.queued[0],
+                  w.queued[1], w.queued[2]);
+        for (size_t k = 0; k < i->layer_count; k++) {
+                char digest[DIGEST_STRING_MAX];
+                struct fetch_stats f;
+
+                if (!i->layers[k].fetcher)
+                        continue;
+                fetcher_get_stats(i->layers[k].fetcher, &f);
+                log_debug("layer %s: %ju flights, %ju joined, %ju chunks, %ju bytes fetched, %ju refetched, %ju failed",
+                          digest_format(&i->layers[k].descriptor.digest, digest), (uintmax_t) f.flights, (uintmax_t) f.joined,
+                          (uintmax_t) f.chunks, (uintmax_t) f.bytes, (uintmax_t) f.refetches, (uintmax_t) f.failures);
+        }
+}

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Every layer gets its TOC: from the store, or by a pass over the layer in a thread of its own, side by side with others. */
+
+#include <stdatomic.h>
+
+#include "image_internal.h"
+#include "regfs/log.h"
+
+#define PASSES_AT_ONCE 3
+#define PROGRESS_INTERVAL_MS 100
+
+struct pass {
+        struct passes *all;
+        struct image_layer *layer;
+        atomic_uint_fast64_t progress;
+};
+
+/* One lock for the queue of passes and the first error. */
+struct passes {
+        struct image *image;
+        struct mutex lock;
+        struct cond changed;
+        struct pass *items;
+        size_t count;
+        size_t next GUARDED_BY(lock);
+        size_t done GUARDED_BY(lock);
+        int result GUARDED_BY(lock);
+        struct error error GUARDED_BY(lock);
+        atomic_bool cancel;
+        uint64_t request; /* of the log */
+};
+
+static int open_toc(struct image *i, struct image_layer *l, struct error *e)
+{
+        _cleanup_close_ int fd = store_layer_toc(i->store, &l->descriptor.digest, l->kind);
+
+        if (fd < 0)
+                return fd;
+        return toc_open(fd, &l->descriptor.digest, &l->toc, e);
+}
+
+static int run_pass(struct pass *p, struct error *e)
+{
+        struct image *i = p->all->image;
+        struct index_options options = {
+                .blob = p->layer->blob,
+                .digest_is_diff_id = str_after(i->source->name, "docker-archive:") != NULL,
+                .pool = i->pool,
+                .store = i->store,
+                .timeout_ms = i->timeout_ms,
+                .progress = &p->progress,
+                .cancel = &p->all->cancel,
+        };
+        LOG_SCOPE(p->all->request, p->layer->blob->name);
+        uint64_t begin = clock_ms();
+        int r;
+
+        log_debug("indexing begins: %ju bytes", (uintmax_t) p->layer->blob->size);
+        r = index_layer(&options, e);
+        if (r < 0)
+                return r;
+        log_info("indexed %ju bytes in %ju ms", (uintmax_t) p->layer->blob->size, (uintmax_t) (clock_ms() - begin));
+        return 0;
+}
+
+/* A thread of passes: takes the next one until there is none, or somebody failed. */
+static void *run_passes(void *arg)
+{
+        struct passes *a = arg;
+
+        mutex_lock(&a->lock);
+        while (a->next < a->count && a->result == 0) {
+                struct pass *p = &a->items[a->next++];
+                struct error e = ERROR_INIT;
+                int r;
+
+                mutex_unlock(&a->lock);
+                r = run_pass(p, &e);
+                mutex_lock(&a->lock);
+
+                a->done++;
+                if (r < 0 && a->result == 0) {
+                        a->result = r;
+                        a->error = e;
+                        atomic_store(&a->cancel, true);
+                }
+                cond_broadcast(&a->changed);
+        }
+        mutex_unlock(&a->lock);
+        return NULL;
+}
+
+static int larger_first(const void *a, const void *b)
+{
+        const struct pass *x = a, *y = b;
+
+        return (x->layer->blob->size < y->layer->blob->size) - (x->layer->blob->size > y->layer->blob->size);
+}
+
+/* Tells the caller how far the passes are; it may end them. */
+static void report(struct passes *a, const struct regfs_options *o, size_t done)
+{
+        struct regfs_progress progress = {
+                .layers = (unsigned) a->image->layer_count,
+                .layers_done = (unsigned) (a->image->layer_count - a->count + done),
+        };
+
+        if (!o->progress)
+                return;
+        for (size_t k = 0; k < a->count; k++) {
+                progress.bytes += a->items[k].layer->blob->size;
+                progress.bytes_done += atomic_load(&a->items[k].progress);
+        }
+        if (o->progress(o->progress_context, &progress) != 0)
+                atomic_store(&a->cancel, true);
+}
+
+static void watch_passes(struct passes *a, const struct regfs_options *o)
+{
+        size_t done;
+
+        do {
+                mutex_lock(&a->lock);
+                if (a->done < a->next || (a->next < a->count && a->result == 0))
+                        (void) cond_wait_until(&a->changed, &a->lock, deadline_in(PROGRESS_INTERVAL_MS));
+                done = a->done < a->next || (a->next < a->count && a->result == 0) ? a->done : a->count;
+                mutex_unlock(&a->lock);
+                report(a, o, done);
+        } while (done < a->count);
+}
+
+static int run_all(struct passes *a, const struct regfs_options *o, struct error *e)
+{
+        pthread_t threads[PASSES_AT_ONCE];
+        size_t started = 0;
+        int r = 0;
+
+        qsort(a->items, a->count, sizeof(*a->items), larger_first);
+        while (started < MIN(a->count, (size_t) PASSES_AT_ONCE)) {
+                r = thread_start(&threads[started], "index", run_passes, a);
+                if (r < 0)
+                        break;
+                started++;
+        }
+        if (started == 0)
+                return error_errno(e, -r, "cannot start a thread");
+
+        watch_passes(a, o);
+        for (size_t k = 0; k < started; k++)
+                pthread_join(threads[k], NULL);
+
+        mutex_lock(&a->lock);
+        r = a->result;
+        if (r < 0 && e)
+                *e = a->error;
+        mutex_unlock(&a->lock);
+        return r;
+}
+
+/* Opens the TOCs that the store has; collects the layers that have none in PASSES. */
+static int open_known(struct image *i, struct passes *a, struct error *e)
+{
+        for (size_t k = 0; k < i->layer_count; k++) {
+                struct image_layer *l = &i->layers[k];
+                struct error why = ERROR_INIT;
+                int r;
+
+                if (l->same_as != k)
+                        continue;
+                r = source_blob(i->source, &l->descriptor, &l->blob, e);
+                if (r < 0)
+                        return r;
+                r = open_toc(i, l, &why);
+                if (r == 0)
+                        continue;
+                if (r == -ENOMEM)
+                        return error_oom(e);
+                if (r != -ENOENT) {
+                        log_warning("%s: %s: indexed afresh", l->blob->name, why.message);
+                        r = store_layer_remove(i->store, &l->descriptor.digest, l->kind, e);
+                        if (r < 0)
+                                return r;
+                }
+                a->items[a->count++] = (struct pass) { .all = a, .layer = l };
+        }
+        return 0;
+}
+
+int image_open_layers(struct image *i, const struct regfs_options *options, struct error *e)
+{
+        _cleanup_free_ struct pass *items = calloc(i->layer_count, sizeof(*items));
+        struct passes all = { .image = i, .items = items, .request = log_current_request() };
+        int r;
+
+        if (!items)
+                return error_oom(e);
+        mutex_init(&all.lock);
+        cond_init(&all.changed);
+        r = open_known(i, &all, e);
+        if (r == 0 && all.count > 0)
+                r = run_all(&all, options, e);
+
+        for (size_t k = 0; k < i->layer_count && r == 0; k++) {
+                if (i->layers[k].same_as != k || i->layers[k].toc)
+                        continue;
+                r = open_toc(i, &i->layers[k], e);
+                if (r == -ENOENT)
+                        r = error_errno(e, ENOENT, "%s: index just written", i->layers[k].blob->name);
+        }
+        cond_destroy(&all.changed);
+        mutex_destroy(&all.lock);
+        return r;
+}

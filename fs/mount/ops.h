@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* The FUSE operations of one session. They answer metadata from the image index, at once; a read whose bytes are not in the
+ * store is answered by the worker that ends its flight. */
+
+#define FUSE_USE_VERSION 312
+
+#include <fuse_lowlevel.h>
+
+#include "regfs/image.h"
+#include "regfs/thread.h"
+
+struct map;
+
+/* What the operations get as user data. */
+struct ops_state {
+        struct image *image;
+        struct mutex lock;
+        struct cond idle;
+        struct map *pending GUARDED_BY(lock); /* id → struct pending: reads that wait for a flight */
+        uint64_t next_id GUARDED_BY(lock);
+};
+
+extern const struct fuse_lowlevel_ops fuse_operations;
+
+int ops_state_init(struct ops_state *s, struct image *image);
+
+/* Cancels every pending read and waits until each has been answered. */
+void ops_state_drain(struct ops_state *s);
+void ops_state_clear(struct ops_state *s);

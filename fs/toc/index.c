@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include "regfs/index.h"
+
+#include <string.h>
+
+#include "index_rows.h"
+#include "regfs/codec.h"
+#include "regfs/log.h"
+#include "regfs/tar.h"
+#include "regfs/toc.h"
+
+/* The blob comes in windows of this size; the next one travels while this one is decoded. */
+#define WINDOW (4 * MIB)
+#define PIECE (256 * KIB)
+
+/* One pass: bytes go from the windows through `scan`, and what comes out of it to tar scanner, draft and rows. */
+struct pass {
+        const struct index_options *options;
+        struct scan *scan;
+        struct tar_scanner *tar;
+        struct layer_tree *tree;
+        struct layer_draft *draft;
+        struct index_rows *rows;
+        struct hasher *whole; /* of the blob, or of its content when digest_is_diff_id */
+        enum compression compression;
+};
+
+static void pass_clear(struct pass *p)
+{
+        scan_free(p->scan);
+        tar_scanner_free(p->tar);
+        layer_tree_free(p->tree);
+        index_rows_free(p->rows);
+        layer_draft_free(p->draft);
+        hasher_free(p->whole);
+}
+
+static bool hashes_content(const struct pass *p)
+{
+        return p->options->digest_is_diff_id;
+}
+
+static int hash_failed(struct pass *p, int r, struct error *e)
+{
+        return error_errno(e, -r, "%s: hashing", p->options->blob->name);
+}
+
+/* ---- from the scan ---- */
+
+static int on_output(void *context, const uint8_t *data, size_t n, struct error *e)
+{
+        struct pass *p = context;
+        int r;
+
+        if (hashes_content(p)) {
+                r = hasher_update(p->whole, data, n);
+                if (r < 0)
+                        return hash_failed(p, r, e);
+        }
+        r = tar_scanner_feed(p->tar, data, n, e);
+        if (r < 0)
+                return r;
+        r = index_rows_content(p->rows, data, n, e);
+        if (r < 0)
+                return r;
+        return layer_draft_append(p->draft, data, n, e);
+}
+
+static int on_boundary(void *context, const struct scan_boundary *boundary, struct error *e)
+{
+        struct pass *p = context;
+
+        return index_rows_boundary(p->rows, boundary, e);
+}
+
+static int on_entry(void *context, const struct layer_entry *entry, struct error *e)
+{
+        struct pass *p = context;
+
+        return layer_tree_add(p->tree, entry, e);
+}
+
+static int start_scan(struct pass *p, const uint8_t *data, size_t n, bool content_digests, struct error *e)
+{
+        const struct scan_sink sink = { .output = on_output, .boundary = on_boundary, .context = p };
+        int r;
+
+        p->compression = compression_detect(data, n);
+        /* A single zstd frame becomes slices, each verified by its own content. */
+        r = index_rows_new(p->draft, p->options->blob->name, content_digests || p->compression == COMPRESSION_ZSTD, &p->rows, e);
+        if (r < 0)
+                return r;
+        return scan_new(p->compression, &sink, &p->scan, e);
+}
+
+static int feed(struct pass *p, uint64_t offset, const uint8_t *data, size_t n, bool content_digests, struct error *e)
+{
+        int r;
+
+        if (!p->scan) {
+                r = start_scan(p, data, n, content_digests, e);
+                if (r < 0)
+                        return r;
+        }
+        if (!hashes_content(p)) {
+                r = hasher_update(p->whole, data, n);
+                if (r < 0)
+                        return hash_failed(p, r, e);
+        }
+        index_rows_feed_begin(p->rows, offset, data, n);
+        r = scan_feed(p->scan, data, n, e);
+        if (r < 0)
+                return r;
+        r = index_rows_feed_end(p->rows);
+        return r < 0 ? hash_failed(p, r, e) : 0;
+}
+
+/* ---- the stream ---- */
+
+static bool cancelled(const struct pass *p)
+{
+        return p->options->cancel && atomic_load(p->options->cancel);
+}
+
+/* Consumes one window as it arrives at DATA. */
+static int consume(struct pass *p, struct blob_range *range, uint64_t offset, const uint8_t *data, size_t length,
+                   bool content_digests, struct error *e)
+{
+        size_t done = 0;
+
+        while (done < length) {
+                uint64_t received;
+                int r;
+
+                if (cancelled(p))
+                        return error_set(e, ERROR_OTHER, ECANCELED, "%s: indexing was interrupted", p->options->blob->name);
+                r = blob_range_wait(range, MIN(done + PIECE, length), &received, e);
+                if (r < 0)
+                        return r;
+                r = feed(p, offset + done, data + done, (size_t) received - done, content_digests, e);
+                if (r < 0)
+                        return r;
+                done = (size_t) received;
+                if (p->options->progress)
+                        atomic_store(p->options->progress, offset + done);
+        }
+        return 0;
+}
+
+static int open_window(struct pass *p, uint64_t offset, struct pool_buf *buffer, size_t at, struct blob_range **ret, struct error *e)
+{
+        struct blob *blob = p->options->blob;
+        uint64_t length = MIN((uint64_t) WINDOW, blob->size - offset);
+
+        return blob_range_open(blob, offset, length, buffer, at, p->options->timeout_ms, ret, e);
+}
+
+/* Two windows in one buffer, in turn. */
+static int stream(struct pass *p, bool content_digests, struct error *e)
+{
+        _cleanup_(blob_range_close_ptr) struct blob_range *current = NULL;
+        _cleanup_(blob_range_close_ptr) struct blob_range *next = NULL;
+        _cleanup_(pool_buf_unref_ptr) struct pool_buf *buffer = NULL;
+        uint64_t size = p->options->blob->size;
+        size_t at = 0;
+        int r;
+
+        if (size == 0)
+                return error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: the layer is empty", p->options->blob->name);
+        r = pool_get(p->options->pool, (size_t) MIN(size, (uint64_t) 2 * WINDOW), DEADLINE_NEVER, &buffer, e);
+        if (r < 0)
+                return r;
+        r = open_window(p, 0, buffer, 0, &next, e);
+        if (r < 0)
+                return r;
+        for (uint64_t offset = 0; offset < size; offset += WINDOW, at = WINDOW - at) {
+                size_t length = (size_t) MIN((uint64_t) WINDOW, size - offset);
+
+                current = steal_ptr(next);
+                if (offset + length < size) {
+                        r = open_window(p, offset + length, buffer, WINDOW - at, &next, e);
+                        if (r < 0)
+                                return r;
+                }
+                r = consume(p, current, offset, buffer->data + at, length, content_digests, e);
+                if (r < 0)
+                        return r;
+                current = blob_range_close(current);
+        }
+        return 0;
+}
+
+/* ---- the end ---- */
+
+static int verify(struct pass *p, struct error *e)
+{
+        char expected[DIGEST_STRING_MAX], actual[DIGEST_STRING_MAX];
+        struct digest digest;
+        int r;
+
+        r = hasher_finish(p->whole, &digest);
+        if (r < 0)
+                return hash_failed(p, r, e);
+        if (digest_equal(&digest, &p->options->blob->digest))
+                return 0;
+        return error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: the layer's digest is %s, expected %s", p->options->blob->name,
+                         digest_format(&digest, actual), digest_format(&p->options->blob->digest, expected));
+}
+
+static int write_toc(struct pass *p, uint64_t content_size, struct error *e)
+{
+        _cleanup_(itable_builder_free_ptr) struct itable_builder *builder = NULL;
+        struct chunk_table chunks;
+        struct itable itable;
+        int r;
+
+        r = itable_builder_new(&builder);
+        if (r < 0)
+                return error_oom(e);
+        r = itable_builder_from_layer(builder, p->tree, e);
+        if (r < 0)
+                return r;
+        itable_builder_view(builder, &itable);
+        index_rows_view(p->rows, content_size, p->options->blob->size, &chunks);
+        return toc_write(layer_draft_toc_fd(p->draft), &itable, &chunks, &p->options->blob->digest, p->compression, e);
+}
+
+/* The digest comes first: whatever else is wrong with bytes that are not the layer's says nothing about the layer. */
+static int finish(struct pass *p, struct error *e)
+{
+        const char *name = p->options->blob->name;
+        uint64_t content_size = 0;
+        int r;
+
+        r = scan_finish(p->scan, &content_size, e);
+        if (r < 0)
+                return error_prefix(e, "%s", name);
+        r = verify(p, e);
+        if (r < 0)
+                return r;
+        r = index_rows_finish(p->rows, p->options->blob->size, e);
+        if (r < 0)
+                return r;
+        r = tar_scanner_finish(p->tar, e);
+        if (r < 0)
+                return error_prefix(e, "%s", name);
+        r = layer_tree_finish(p->tree, e);
+        if (r < 0)
+                return error_prefix(e, "%s", name);
+        r = write_toc(p, content_size, e);
+        if (r < 0)
+                return r;
+        return layer_draft_publish(p->draft, e);
+}
+
+static int run(const struct index_options *options, bool content_digests, struct error *e)
+{
+        _cleanup_(pass_clear) struct pass p = { .options = options };
+        int r;
+
+        p.whole = hasher_new(options->blob->digest.algorithm);
+        if (!p.whole || layer_tree_new(&p.tree) < 0 || tar_scanner_new(on_entry, &p, &p.tar) < 0)
+                return error_oom(e);
+        r = layer_draft_new(options->store, &options->blob->digest, "plain", &p.draft, e);
+        if (r < 0)
+                return r;
+        r = stream(&p, content_digests, e);
+        if (r == -EBADMSG && e && !strstr(e->message, options->blob->name))
+                return error_prefix(e, "%s", options->blob->name);
+        if (r < 0)
+                return r;
+        return finish(&p, e);
+}
+
+int index_layer(const struct index_options *options, struct error *e)
+{
+        struct error own = ERROR_INIT;
+        int r;
+
+        if (!e)
+                e = &own;
+        r = run(options, false, e);
+        if (r != INDEX_ROWS_NEED_CONTENT_DIGESTS)
+                return r;
+
+        /* One deflate block as long as the layer: rare enough to read it twice rather than to hash the content of all. */
+        log_info("%s: its deflate blocks are too long to resume in: once more, with a digest of each slice", options->blob->name);
+        return run(options, true, e);
+}

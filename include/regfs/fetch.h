@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* Content ranges of one layer → bytes: from the store, or by a flight: range → decode → verify → store → wake.
+ *
+ * A flight fetches one run of neighbouring absent chunks for any number of readers; nobody fetches a chunk that another
+ * flight of this process has under way. Flights run on workers, never on the caller's thread. A reader that is cancelled or
+ * times out is detached: the flight goes on, and its bytes reach the store. A read that fails verification is fetched once
+ * more, then it is an error.
+ *
+ * Lock order: fetcher → read. No lock is held during I/O or callbacks. */
+
+#include "regfs/base.h"
+#include "regfs/blob.h"
+#include "regfs/chunk.h"
+#include "regfs/error.h"
+#include "regfs/pool.h"
+#include "regfs/store.h"
+#include "regfs/workers.h"
+
+struct fetcher;
+
+struct fetcher_options {
+        struct blob *blob;                /* borrowed, as all of these, for the fetcher's life */
+        const struct chunk_table *table;
+        struct content *content;
+        struct pool *pool;
+        struct workers *workers;
+        uint64_t timeout_ms;              /* for one flight, with all retries; 0: 60 s */
+};
+
+int fetcher_new(const struct fetcher_options *options, struct fetcher **ret, struct error *e);
+
+/* Waits for flights under way. No read may be pending. NULL is legal. */
+struct fetcher *fetcher_free(struct fetcher *f);
+DEFINE_CLEANUP(struct fetcher *, fetcher_free)
+
+/* One piece of a read: content bytes [offset, offset + length) go to DATA + at. */
+struct fetch_part {
+        struct fetcher *fetcher;
+        uint64_t offset;
+        size_t length;
+        size_t at;
+};
+
+/* Tries to answer all parts from the store alone, into OUT. 0, or -EAGAIN when something must be fetched. Never blocks on
+ * the network. */
+int fetch_cached(const struct fetch_part *parts, size_t count, uint8_t *out);
+
+struct fetch_read;
+
+/* Called exactly once, from a worker or from within fetch_start or fetch_cancel, with no lock held. RESULT: 0 with all bytes
+ * in place, or -errno with E (borrowed). The read itself may be released from within. */
+typedef void fetch_done_fn(void *context, int result, const struct error *e);
+
+/* Begins to bring all parts into OUT. BUFFER (or NULL) is the pool buffer that OUT lies in: the read holds a reference until
+ * nothing writes there any more, however early it is cancelled. With BUFFER NULL, OUT must stay valid until done was called, and
+ * is not written to after that either.
+ * Returns 0, and DONE will be called; or -ENOMEM with E, and it won't. The caller holds one reference on *ret. */
+int fetch_start(const struct fetch_part *parts, size_t count, struct pool_buf *buffer, uint8_t *out, fetch_done_fn *done,
+                void *context, struct fetch_read **ret, struct error *e);
+
+/* Detaches the reader: DONE is called with -EINTR unless it has been or is being called. Flights go on. */
+void fetch_cancel(struct fetch_read *r);
+struct fetch_read *fetch_read_unref(struct fetch_read *r);
+
+/* Waits for a read of parts in the calling thread (commands, not FUSE). */
+int fetch_wait(const struct fetch_part *parts, size_t count, uint8_t *out, struct error *e);
+
+/* Brings the chunks of [offset, offset + length) into the store at that priority; nobody waits. */
+void fetch_ahead(struct fetcher *f, uint64_t offset, uint64_t length, enum priority priority);
+
+struct fetch_stats {
+        uint64_t flights, joined, chunks, bytes, failures, refetches;
+};
+void fetcher_get_stats(struct fetcher *f, struct fetch_stats *ret);

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* One-pass indexing of a plain layer: one stream, three consumers (design "One-pass indexing of a plain layer"). */
+
+#include <stdatomic.h>
+
+#include "regfs/blob.h"
+#include "regfs/error.h"
+#include "regfs/pool.h"
+#include "regfs/store.h"
+
+struct index_options {
+        struct blob *blob;              /* its digest is verified over the whole pass */
+        bool digest_is_diff_id;         /* docker-archive: the blob is an uncompressed tar named by its diff_id: the same thing,
+                                         * but a compressed blob under that name is verified by its decoded bytes */
+        struct pool *pool;
+        struct store *store;
+        uint64_t timeout_ms;            /* without progress */
+        atomic_uint_fast64_t *progress; /* blob bytes done so far, for a progress bar; or NULL */
+        atomic_bool *cancel;            /* ends the pass with -ECANCELED when set; or NULL */
+};
+
+/* Reads the layer once, publishes {toc, content, map} in the store as kind "plain". When anything is wrong, the digest at
+ * the end included, everything from the pass is thrown away. Blocks; call it from a thread of its own.
+ * Returns 0 or -errno with E naming the blob, and for a bad entry its path. */
+int index_layer(const struct index_options *options, struct error *e);

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* The store: the directory on disk that processes share (design "On disk"). Content is immutable and named by
+ * digest; every file appears whole, by rename. Nothing here waits for a lock.
+ *
+ *     blobs/sha256/<hex>               manifests, indexes, configs
+ *     refs/<registry>/<repo>/<tag>     "<digest> <unix time>\n"; components are escaped, see store_ref_get
+ *     layers/sha256/<hex>/<kind>/      {toc, content, map}: published together by one rename
+ *     images/<key>                     image indexes
+ *     tmp/                             what is being written; leftovers of dead processes are removed at open when
+ *                                      a day old
+ *
+ * TOCs and image indexes are fsynced before their rename. The rest is checked whenever it is read, so a crash costs
+ * it at most.
+ */
+
+#include "regfs/base.h"
+#include "regfs/chunk.h"
+#include "regfs/digest.h"
+#include "regfs/error.h"
+#include "regfs/text.h"
+
+struct store;
+
+/* Opens, and creates where missing, the store at DIRECTORY (NULL: the default of design.md), mode 0700. A store
+ * directory that belongs to another user or is writable by others is refused. A read-only one is used as it is:
+ * every write then returns -EROFS. */
+int store_open(const char *directory, struct store **ret, struct error *e);
+struct store *store_close(struct store *s);
+DEFINE_CLEANUP(struct store *, store_close)
+const char *store_path(const struct store *s);
+
+/* A small blob, verified against its digest: 0 with *RET replaced, -ENOENT, or -errno with E; -EFBIG past MAX bytes.
+ * A blob that fails is removed and counts as absent. */
+int store_blob_get(struct store *s, const struct digest *digest, size_t max, struct buf *ret, struct error *e);
+int store_blob_put(struct store *s, const struct digest *digest, const void *data, size_t n, struct error *e);
+
+/* What NAME ("docker.io/library/alpine:edge") last resolved to, and when (unix seconds): 0, -ENOENT (a damaged file
+ * included), or -EINVAL for anything but REGISTRY/REPOSITORY:TAG of at most 1024 bytes.
+ *
+ * Each of the three becomes one path component, so that no name is in another's way: the registry is what precedes
+ * the first "/", the tag what follows the last ":". Letters, digits, "-", "_" and "." (not in front) stand for
+ * themselves, every other byte is %XX: refs/docker.io/library%2Falpine/edge. A component that would pass 140 bytes
+ * is cut to 64 of them and "%~" and the SHA-256 of the unescaped component in hex follow; "%~" occurs nowhere else. */
+int store_ref_get(struct store *s, const char *name, struct digest *ret, int64_t *ret_time, struct error *e);
+int store_ref_put(struct store *s, const char *name, const struct digest *digest, struct error *e);
+
+/* An image index by key, read-only: a descriptor, or -ENOENT. */
+int store_image_open(struct store *s, const char *key);
+
+/* A file being written below tmp/: write to fd, then publish or drop. */
+struct store_draft {
+        struct store *store;
+        int fd;
+        char name[64];
+};
+#define STORE_DRAFT_INIT { .fd = -1 }
+
+int store_draft_new(struct store *s, struct store_draft *ret, struct error *e);
+/* fsync, rename to images/<key>. An existing one is replaced. */
+int store_draft_publish_image(struct store_draft *d, const char *key, struct error *e);
+/* Removes what was not published. Legal on an empty one. */
+void store_draft_clear(struct store_draft *d);
+#define _cleanup_draft_ _cleanup_(store_draft_clear)
+
+/* ---- layers ---- */
+
+#define LAYER_KIND_MAX 96
+
+/* The TOC of a layer, read-only: a descriptor, or -ENOENT. */
+int store_layer_toc(struct store *s, const struct digest *layer, const char *kind);
+
+/* A layer being indexed: a directory below tmp/ that is published whole or not at all. Used by one thread. */
+struct layer_draft;
+
+int layer_draft_new(struct store *s, const struct digest *layer, const char *kind, struct layer_draft **ret,
+                    struct error *e);
+
+/* Drops what was not published. NULL is legal. Returns NULL. */
+struct layer_draft *layer_draft_free(struct layer_draft *d);
+DEFINE_CLEANUP(struct layer_draft *, layer_draft_free)
+
+/* Where the TOC is to be written. */
+int layer_draft_toc_fd(struct layer_draft *d);
+
+/* Appends decoded content in stream order; all-zero 4 KiB blocks become holes. Each call is at least one write:
+ * pieces of 64 KiB and more are best. Once a write fails or only 5 % of the disk are left, content is no longer kept
+ * and this goes on returning 0. */
+int layer_draft_append(struct layer_draft *d, const void *data, size_t n, struct error *e);
+
+/* A chunk of LENGTH content bytes from CONTENT_OFFSET has ended; in order of rows. HASH is the XXH3-64 of its bytes.
+ * A chunk whose bytes were not all appended is published as absent. */
+int layer_draft_chunk(struct layer_draft *d, uint64_t content_offset, uint32_t length, uint64_t hash, struct error *e);
+
+/* Writes the map, fsyncs the TOC, renames. When somebody else has published the same layer meanwhile, theirs stays
+ * and this still succeeds; a directory without a TOC is a leftover and is replaced. */
+int layer_draft_publish(struct layer_draft *d, struct error *e);
+
+/* Removes a layer's directory (its TOC turned out damaged or of another version): the next open indexes it afresh. */
+int store_layer_remove(struct store *s, const struct digest *layer, const char *kind, struct error *e);
+
+/* ---- content ---- */
+
+/* The decoded bytes of one layer: a sparse file and a map with one word for each chunk (0 = absent, else XXH3 | 1).
+ * Thread-safe and shared with other processes, without locks. TABLE is borrowed and outlives the content. */
+struct content;
+
+/* Opens content and map; files that are missing or of another cut into chunks are begun afresh. Where that is
+ * impossible (read-only store, full disk) it still succeeds, with a line in the log, and every chunk is absent. */
+
+int content_open(struct store *s, const struct digest *layer, const char *kind, const struct chunk_table *table,
+                 struct content **ret, struct error *e);
+struct content *content_close(struct content *c);
+DEFINE_CLEANUP(struct content *, content_close)
+
+/* True when the map says that chunk I is there. */
+bool content_has(struct content *c, size_t i);
+
+/* Copies [offset, offset + length) to OUT when every chunk that it touches is there; the first time that this
+ * process uses a chunk it is read whole and its checksum compared. Returns 0; -EAGAIN when a chunk is absent or
+ * turned out wrong (its word is then cleared, with a warning in the log, or where that can't be written this process
+ * takes it for absent); -EINVAL for a range outside of the content. OUT is undefined on failure. Bytes between
+ * chunks read as zeros. Never short. */
+int content_read(struct content *c, uint64_t offset, size_t length, void *out);
+
+/* Stores chunk I: its bytes, then its word. A failure (-EROFS; -ENOSPC, also where only 5 % of the disk are left) is
+ * returned but harms nothing: the chunk is absent. */
+int content_write(struct content *c, size_t i, const void *data);

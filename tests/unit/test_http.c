@@ -1,0 +1,840 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/socket.h>
+
+#include <cmocka.h>
+
+#include "http_fixture.h"
+#include "regfs/io.h"
+#include "regfs/log.h"
+
+#define BLOB_SIZE (300 * KIB)
+
+static uint8_t blob[BLOB_SIZE];
+static char log_path[] = "/tmp/test_http.XXXXXX";
+
+static void *context_of(const void *p)
+{
+        return (void *) (uintptr_t) p;
+}
+
+/* Handlers. */
+
+static void serve_blob(struct http_exchange *x, void *context _unused_)
+{
+        exchange_serve(x, blob, sizeof(blob));
+}
+
+/* Sends CONTEXT, a whole answer as text, and closes. */
+static void serve_text(struct http_exchange *x, void *context)
+{
+        exchange_printf(x, "%s", (const char *) context);
+        exchange_close(x);
+}
+
+/* Sends CONTEXT and resets the connection. */
+static void serve_and_reset(struct http_exchange *x, void *context)
+{
+        exchange_printf(x, "%s", (const char *) context);
+        exchange_reset(x);
+}
+
+/* Sends CONTEXT and then nothing more. */
+static void serve_and_hang(struct http_exchange *x, void *context)
+{
+        exchange_printf(x, "%s", (const char *) context);
+        exchange_wait_hangup(x);
+}
+
+static void serve_endless_error(struct http_exchange *x, void *context _unused_)
+{
+        exchange_printf(x, "HTTP/1.1 503 Busy\r\n\r\n");
+        while (exchange_send(x, blob, 4096))
+                ;
+}
+
+static void serve_endless_headers(struct http_exchange *x, void *context _unused_)
+{
+        exchange_printf(x, "HTTP/1.1 200 OK\r\n");
+        while (exchange_printf(x, "X-Padding: %01000d\r\n", 1))
+                ;
+}
+
+/* Answers with the request itself. */
+static void serve_echo(struct http_exchange *x, void *context _unused_)
+{
+        _cleanup_free_ char *echo = NULL;
+
+        if (asprintf(&echo, "%s%s", x->head, x->body) >= 0)
+                exchange_respond(x, 200, NULL, echo, strlen(echo));
+}
+
+/* Tests. */
+
+static void http_gets_status_headers_and_body(void **state _unused_)
+{
+        static const char answer[] = "HTTP/1.1 404 Not Found\r\nWWW-Authenticate: Bearer realm=\"a\"\r\n"
+                                     "x-Thing:  two words \r\nwww-authenticate: Basic\r\nContent-Length: 5\r\n\r\nhello";
+        _cleanup_(http_server_stop_ptr) struct http_server *s = new_server(serve_text, context_of(answer));
+        _cleanup_(http_free_ptr) struct http *h = new_http();
+        struct http_request r = HTTP_REQUEST_INIT;
+        _cleanup_(transfer_unref_ptr) struct transfer *t = start(h, s, "/", &r);
+        size_t length;
+
+        expect_status(t, 404);
+        assert_string_equal(transfer_header(t, "WWW-Authenticate", 0), "Bearer realm=\"a\"");
+        assert_string_equal(transfer_header(t, "WWW-AUTHENTICATE", 1), "Basic");
+        assert_null(transfer_header(t, "WWW-Authenticate", 2));
+        assert_string_equal(transfer_header(t, "X-Thing", 0), "two words");
+        assert_null(transfer_header(t, "X-Thin", 0));
+        assert_int_equal(transfer_content_length(t), 5);
+        assert_int_equal(transfer_range_total(t), UINT64_MAX);
+        assert_int_equal(transfer_retry_after(t), UINT64_MAX);
+        expect_body(t, 5);
+        assert_string_equal(transfer_body(t, &length), "hello");
+        assert_int_equal(length, 5);
+}
+
+static void http_sends_what_was_asked_for(void **state _unused_)
+{
+        static const char *const headers[] = { "Authorization: Bearer sesame", "Accept: text/plain", NULL };
+        _cleanup_(http_server_stop_ptr) struct http_server *s = new_server(serve_echo, NULL);
+        _cleanup_(http_free_ptr) struct http *h = new_http();
+        struct http_request r = HTTP_REQUEST_INIT;
+        struct transfer *t;
+        const char *body;
+
+        r.headers = headers;
+        t = start(h, s, "/v2/x?y=z#f", &r);
+        expect_status(t, 200);
+        expect_body(t, transfer_content_length(t));
+        body = transfer_body(t, NULL);
+        assert_ptr_equal(strstr(body, "GET /v2/x?y=z HTTP/1.1\r\n"), body);
+        assert_non_null(strstr(body, "\r\nAuthorization: Bearer sesame\r\n"));
+        assert_non_null(strstr(body, "\r\nAccept: text/plain\r\n"));
+        assert_non_null(strstr(body, "\r\nAccept-Encoding: identity\r\n"));
+        assert_non_null(strstr(body, "\r\nUser-Agent: regfs/" REGFS_VERSION "\r\n"));
+        assert_null(strstr(body, "Range:"));
+        transfer_unref(t);
+
+        r = (struct http_request) HTTP_REQUEST_INIT;
+        r.method = "POST";
+        r.body = "grant_type=x";
+        r.body_length = 12;
+        t = start(h, s, "/token", &r);
+        expect_status(t, 200);
+        expect_body(t, transfer_content_length(t));
+        body = transfer_body(t, NULL);
+        assert_ptr_equal(strstr(body, "POST /token "), body);
+        assert_non_null(strstr(body, "\r\nContent-Type: application/x-www-form-urlencoded\r\n"));
+        assert_non_null(strstr(body, "\r\n\r\ngrant_type=x"));
+        transfer_unref(t);
+}
+
+static void http_head_has_a_length_but_no_body(void **state _unused_)
+{
+        _cleanup_(http_server_stop_ptr) struct http_server *s = new_server(serve_blob, NULL);
+        _cleanup_(http_free_ptr) struct http *h = new_http();
+        struct http_request r = HTTP_REQUEST_INIT;
+        _cleanup_(transfer_unref_ptr) struct transfer *t = NULL;
+
+        r.method = "HEAD";
+        r.max_body = 10; /* less than the length that is declared: no bound is passed */
+        t = start(h, s, "/", &r);
+        expect_status(t, 200);
+        assert_int_equal(transfer_content_length(t), BLOB_SIZE);
+        expect_body(t, 0);
+}
+
+static void http_does_not_follow_redirects(void **state _unused_)
+{
+        static const char answer[] = "HTTP/1.1 307 There\r\nLocation: http://127.0.0.1:1/x\r\nContent-Length: 0\r\n\r\n";
+        _cleanup_(http_server_stop_ptr) struct http_server *s = new_server(serve_text, context_of(answer));
+        _cleanup_(http_free_ptr) struct http *h = new_http();
+        struct http_request r = HTTP_REQUEST_INIT;
+        _cleanup_(transfer_unref_ptr) struct transfer *t = start(h, s, "/", &r);
+
+        expect_status(t, 307);
+        assert_string_equal(transfer_header(t, "location", 0), "http://127.0.0.1:1/x");
+        expect_body(t, 0);
+        assert_int_equal(http_server_requests(s), 1);
+}
+
+static void http_skips_interim_answers_and_trailers(void **state _unused_)
+{
+        static const char answer[] = "HTTP/1.1 103 Early\r\nX-A: early\r\n\r\n"
+                                     "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-A\r\n\r\n"
+                                     "3\r\nabc\r\n0\r\nX-A: late\r\n\r\n";
+        _cleanup_(http_server_stop_ptr) struct http_server *s = new_server(serve_text, context_of(answer));
+        _cleanup_(http_free_ptr) struct http *h = new_http();
+        struct http_request r = HTTP_REQUEST_INIT;
+        _cleanup_(transfer_unref_ptr) struct transfer *t = start(h, s, "/", &r);
+
+        expect_status(t, 200);
+        expect_body(t, 3);
+        assert_null(transfer_header(t, "X-A", 0));
+        assert_int_equal(transfer_content_length(t), UINT64_MAX);
+}
+
+static void http_keeps_connections(void **state _unused_)
+{
+        _cleanup_(http_server_stop_ptr) struct http_server *s = new_server(serve_blob, NULL);
+        _cleanup_(http_free_ptr) struct http *h = new_http();
+        struct http_stats stats;
+
+        for (unsigned i = 0; i < 5; i++) {
+                struct http_request r = HTTP_REQUEST_INIT;
+                struct transfer *t = start(h, s, "/", &r);
+
+                expect_status(t, 200);
+                expect_body(t, BLOB_SIZE);
+                transfer_unref(t);
+        }
+        assert_int_equal(http_server_connections(s), 1);
+        http_get_stats(h, &stats);
+        assert_int_equal(stats.requests, 5);
+        assert_int_equal(stats.bytes, 5 * BLOB_SIZE);
+}
+
+static void http_limits_connections_to_a_host(void **state _unused_)
+{
+        _cleanup_(http_server_stop_ptr) struct http_server *s = new_server(serve_blob, NULL);
+        struct http_options o = { .connections_per_host = 2 };
+        struct transfer *transfers[20];
+        struct http *h = NULL;
+
+        assert_int_equal(http_new(&o, &h, NULL), 0);
+        for (unsigned i = 0; i < 20; i++) {
+                struct http_request r = HTTP_REQUEST_INIT;
+
+                transfers[i] = start(h, s, "/", &r);
+        }
+        for (unsigned i = 0; i < 20; i++) {
+                expect_body(transfers[i], BLOB_SIZE);
+                transfer_unref(transfers[i]);
+        }
+        assert_in_range(http_server_connections(s), 1, 2);
+        http_free(h);
+}
+
+static void http_range_lands_in_the_pool_buffer(void **state _unused_)
+{
+        _cleanup_(http_server_stop_ptr) struct http_server *s = new_server(serve_blob, NULL);
+        _cleanup_(http_free_ptr) struct http *h = new_http();
+        struct http_request r = HTTP_REQUEST_INIT;
+        struct pool_buf *b = NULL;
+        struct pool_stats stats;
+        struct transfer *t;
+        struct pool *p;
+
+        assert_int_equal(pool_new(MIB, &p), 0);
+        assert_int_equal(pool_get(p, 200000, DEADLINE_NEVER, &b, NULL), 0);
+        memset(b->data, 0, b->size);
+        r.ranged = true;
+        r.range_offset = 1000;
+        r.range_length = 150000;
+        r.sink = b;
+        r.sink_offset = 77;
+        r.sink_capacity = 150000;
+        t = start(h, s, "/", &r);
+        expect_status(t, 206);
+        assert_false(transfer_range_ignored(t));
+        assert_int_equal(transfer_range_total(t), BLOB_SIZE);
+        assert_int_equal(transfer_content_length(t), 150000);
+        expect_body(t, 150000);
+        assert_int_equal(b->data[76], 0);
+        assert_memory_equal(b->data + 77, blob + 1000, 150000);
+        assert_int_equal(b->data[77 + 150000], 0);
+
+        /* The transfer is over: it holds the buffer no more, although it lives. */
+        pool_buf_unref(b);
+        pool_get_stats(p, &stats);
+        assert_int_equal(stats.buffers, 0);
+        transfer_unref(t);
+        pool_free(p);
+}
+
+static void http_whole_answer_satisfies_a_range_of_everything(void **state _unused_)
+{
+        static const char answer[] = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+        _cleanup_(http_server_stop_ptr) struct http_server *s = new_server(serve_text, context_of(answer));
+        _cleanup_(http_free_ptr) struct http *h = new_http();
+        struct http_request r = HTTP_REQUEST_INIT;
+        _cleanup_(transfer_unref_ptr) struct transfer *t = NULL;
+
+        r.ranged = true;
+        r.range_length = 5;
+        t = start(h, s, "/", &r);
+        expect_status(t, 200);
+        assert_false(transfer_range_ignored(t));
+        expect_body(t, 5);
+        assert_string_equal(transfer_body(t, NULL), "hello");
+}
+
+static void http_tells_when_the_range_was_ignored(void **state _unused_)
+{
+        static const struct {
+                uint64_t offset, length;
+                const char *answer;
+        } cases[] = {
+                { 0, 4, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello" },
+                { 0, 6, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello" },
+                { 1, 5, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello" },
+                { 0, 5, "HTTP/1.1 200 OK\r\n\r\nhello" },
+                { 0, 5, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n" },
+        };
+        _cleanup_(http_free_ptr) struct http *h = new_http();
+
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                struct http_server *s = new_server(serve_text, context_of(cases[i].answer));
+                struct http_request r = HTTP_REQUEST_INIT;
+                struct transfer *t;
+                uint64_t received = 1;
+
+                r.ranged = true;
+                r.range_offset = cases[i].offset;
+                r.range_length = cases[i].length;
+                t = start(h, s, "/", &r);
+                expect_status(t, 200);
+                assert_true(transfer_range_ignored(t));
+                expect_failure(t, EOPNOTSUPP, "ignores ranges");
+                transfer_wait(t, UINT64_MAX, DEADLINE_NEVER, &received, NULL);
+                assert_int_equal(received, 0);
+                transfer_unref(t);
+                http_server_stop(s);
+        }
+}
+
+static void http_refuses_another_range_than_asked_for(void **state _unused_)
+{
+        static const char *const answers[] = {
+                "HTTP/1.1 206 P\r\nContent-Range: bytes 10-18/100\r\nContent-Length: 9\r\n\r\n123456789",
+                "HTTP/1.1 206 P\r\nContent-Range: bytes 10-20/100\r\nContent-Length: 11\r\n\r\n12345678901",
+                "HTTP/1.1 206 P\r\nContent-Range: bytes 0-9/100\r\nContent-Length: 10\r\n\r\n1234567890",
+                "HTTP/1.1 206 P\r\nContent-Range: bytes 10-19/19\r\nContent-Length: 10\r\n\r\n1234567890",
+                "HTTP/1.1 206 P\r\nContent-Range: bytes 19-10/100\r\nContent-Length: 10\r\n\r\n1234567890",
+                "HTTP/1.1 206 P\r\nContent-Range: bytes */100\r\nContent-Length: 10\r\n\r\n1234567890",
+                "HTTP/1.1 206 P\r\nContent-Range: bytes 10-19\r\nContent-Length: 10\r\n\r\n1234567890",
+                "HTTP/1.1 206 P\r\nContent-Range: bytes 10-19/100x\r\nContent-Length: 10\r\n\r\n1234567890",
+                "HTTP/1.1 206 P\r\nContent-Range: bytes 10-19/\r\nContent-Length: 10\r\n\r\n1234567890",
+                "HTTP/1.1 206 P\r\nContent-Range: bytes 10-99999999999999999999/*\r\nContent-Length: 10\r\n\r\n1234567890",
+                "HTTP/1.1 206 P\r\nContent-Range: lines 10-19/100\r\nContent-Length: 10\r\n\r\n1234567890",
+                "HTTP/1.1 206 P\r\nContent-Range: bytes 10-19/100\r\nContent-Length: 9\r\n\r\n123456789",
+                "HTTP/1.1 206 P\r\nContent-Type: multipart/byteranges; boundary=x\r\nContent-Length: 10\r\n\r\n1234567890",
+        };
+        _cleanup_(http_free_ptr) struct http *h = new_http();
+
+        for (size_t i = 0; i < ELEMENTSOF(answers); i++) {
+                struct http_server *s = new_server(serve_text, context_of(answers[i]));
+                struct http_request r = HTTP_REQUEST_INIT;
+                struct error e = ERROR_INIT;
+                struct transfer *t;
+
+                r.ranged = true;
+                r.range_offset = 10;
+                r.range_length = 10;
+                t = start(h, s, "/blob", &r);
+                if (transfer_wait_headers(t, deadline_in(PATIENCE), &e) != -EBADMSG)
+                        fail_msg("accepted: %s", answers[i]);
+                assert_int_equal(e.kind, ERROR_BAD_DATA);
+                assert_non_null(strstr(e.message, "/blob bytes 10-19: "));
+                transfer_unref(t);
+                http_server_stop(s);
+        }
+}
+
+static void http_takes_a_range_of_unknown_total(void **state _unused_)
+{
+        static const char answer[] = "HTTP/1.1 206 P\r\nContent-Range: bytes 10-14/*\r\nContent-Length: 5\r\n\r\nhello";
+        _cleanup_(http_server_stop_ptr) struct http_server *s = new_server(serve_text, context_of(answer));
+        _cleanup_(http_free_ptr) struct http *h = new_http();
+        struct http_request r = HTTP_REQUEST_INIT;
+        _cleanup_(transfer_unref_ptr) struct transfer *t = NULL;
+
+        r.ranged = true;
+        r.range_offset = 10;
+        r.range_length = 5;
+        t = start(h, s, "/", &r);
+        expect_status(t, 206);
+        assert_int_equal(transfer_range_total(t), UINT64_MAX);
+        expect_body(t, 5);
+}
+
+static void http_refuses_a_part_that_nobody_asked_for(void **state _unused_)
+{
+        static const char answer[] = "HTTP/1.1 206 P\r\nContent-Range: bytes 0-4/9\r\nContent-Length: 5\r\n\r\nhello";
+        _cleanup_(http_server_stop_ptr) struct http_server *s = new_server(serve_text, context_of(answer));
+        _cleanup_(http_free_ptr) struct http *h = new_http();
+        struct http_request r = HTTP_REQUEST_INIT;
+        _cleanup_(transfer_unref_ptr) struct transfer *t = start(h, s, "/", &r);
+
+        expect_failure(t, EBADMSG, "no range was asked for");
+}
+
+static void http_416_tells_the_size(void **state _unused_)
+{
+        _cleanup_(http_server_stop_ptr) struct http_server *s = new_server(serve_blob, NULL);
+        _cleanup_(http_free_ptr) struct http *h = new_http();
+        struct http_request r = HTTP_REQUEST_INIT;
+        _cleanup_(transfer_unref_ptr) struct transfer *t = NULL;
+
+        r.ranged = true;
+        r.range_offset = BLOB_SIZE;
+        r.range_length = 10;
+        t = start(h, s, "/", &r);
+        expect_status(t, 416);
+        assert_false(transfer_range_ignored(t));
+        assert_int_equal(transfer_range_total(t), BLOB_SIZE);
+        expect_body(t, 0);
+}
+
+static void http_short_body_is_a_broken_connection(void **state _unused_)
+{
+        static const char *const answers[] = {
+                "HTTP/1.1 206 P\r\nContent-Range: bytes 0-9/100\r\nContent-Length: 10\r\n\r\n12345",
+                "HTTP/1.1 206 P\r\nContent-Range: bytes 0-9/100\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n0\r\n\r\n",
+                "HTTP/1.1 206 P\r\nContent-Range: bytes 0-9/100\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n",
+                "HTTP/1.1 206 P\r\nContent-Range: bytes 0-9/100\r\n\r\n12345",
+        };
+        _cleanup_(http_free_ptr) struct http *h = new_http();
+
+        for (size_t i = 0; i < ELEMENTSOF(answers); i++) {
+                struct http_server *s = new_server(serve_text, context_of(answers[i]));
+                struct http_request r = HTTP_REQUEST_INIT;
+                struct error e = ERROR_INIT;
+                struct transfer *t;
+                uint64_t received = 0;
+
+                r.ranged = true;
+                r.range_length = 10;
+                t = start(h, s, "/", &r);
+                expect_status(t, 206);
+                assert_int_equal(transfer_wait(t, 10, deadline_in(PATIENCE), &received, &e), -ECONNRESET);
+                assert_int_equal(received, 5);
+                assert_non_null(strstr(e.message, "after 5 "));
+                assert_true(http_error_is_transient(&e));
+                /* What came is there. */
+                assert_int_equal(transfer_wait(t, 5, DEADLINE_NEVER, &received, &e), 0);
+                transfer_unref(t);
+                http_server_stop(s);
+        }
+}
+
+static void http_long_body_is_cut_at_its_bound(void **state _unused_)
+{
+        static const char *const answers[] = {
+                "HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n12345678901",
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n12345678901\r\n0\r\n\r\n",
+                "HTTP/1.1 200 OK\r\n\r\n12345678901",
+        };
+        _cleanup_(http_free_ptr) struct http *h = new_http();
+        struct pool_buf *b = NULL;
+        struct pool *p;
+        FILE *file = tmpfile();
+
+        assert_non_null(file);
+        assert_int_equal(pool_new(MIB, &p), 0);
+        assert_int_equal(pool_get(p, 20, DEADLINE_NEVER, &b, NULL), 0);
+        for (size_t i = 0; i < ELEMENTSOF(answers) * 3; i++) {
+                struct http_server *s = new_server(serve_text, context_of(answers[i / 3]));
+                struct http_request r = HTTP_REQUEST_INIT;
+                struct transfer *t;
+
+                memset(b->data, 0, b->size);
+                if (i % 3 == 0) {
+                        r.max_body = 10;
+                } else if (i % 3 == 1) {
+                        r.sink = b;
+                        r.sink_capacity = 10;
+                } else {
+                        r.sink_fd = fileno(file);
+                        r.sink_fd_max = 10;
+                }
+                t = start(h, s, "/", &r);
+                expect_status(t, 200);
+                expect_failure(t, EFBIG, "longer than");
+                assert_int_equal(b->data[10], 0);
+                transfer_unref(t);
+                http_server_stop(s);
+        }
+        assert_true(lseek(fileno(file), 0, SEEK_END) <= 10);
+        fclose(file);
+        pool_buf_unref(b);
+        pool_free(p);
+}
+
+static void http_range_longer_than_its_headers_say_is_cut(void **state _unused_)
+{
+        static const char answer[] = "HTTP/1.1 206 P\r\nContent-Range: bytes 0-9/100\r\nTransfer-Encoding: chunked\r\n\r\n"
+                                     "b\r\n12345678901\r\n0\r\n\r\n";
+        _cleanup_(http_server_stop_ptr) struct http_server *s = new_server(serve_text, context_of(answer));
+        _cleanup_(http_free_ptr) struct http *h = new_http();
+        struct http_request r = HTTP_REQUEST_INIT;
+        _cleanup_(transfer_unref_ptr) struct transfer *t = NULL;
+
+        r.ranged = true;
+        r.range_length = 10;
+        t = start(h, s, "/", &r);
+        expect_status(t, 206);
+        expect_failure(t, EFBIG, "longer than");
+}
+
+static void http_error_body_goes_to_memory_and_is_cut(void **state _unused_)
+{
+        _cleanup_(http_server_stop_ptr) struct http_server *s = new_server(serve_endless_error, NULL);
+        _cleanup_(http_free_ptr) struct http *h = new_http();
+        struct http_request r = HTTP_REQUEST_INIT;
+        struct pool_buf *b = NULL;
+        struct transfer *t;
+        struct pool *p;
+        size_t length;
+
+        assert_int_equal(pool_new(MIB, &p), 0);
+        assert_int_equal(pool_get(p, 100, DEADLINE_NEVER, &b, NULL), 0);
+        memset(b->data, 7, b->size);
+        r.sink = b;
+        r.sink_capacity = b->size;
+        t = start(h, s, "/", &r);
+        expect_status(t, 503);
+        expect_body(t, 64 * KIB);
+        assert_memory_equal(transfer_body(t, &length), blob, 4096);
+        assert_int_equal(length, 64 * KIB);
+        for (size_t i = 0; i < b->size; i++)
+                assert_int_equal(b->data[i], 7);
+        transfer_unref(t);
+        pool_buf_unref(b);
+        pool_free(p);
+}
+
+static void http_headers_without_end_are_refused(void **state _unused_)
+{
+        _cleanup_(http_server_stop_ptr) struct http_server *s = new_server(serve_endless_headers, NULL);
+        _cleanup_(http_free_ptr) struct http *h = new_http();
+        struct http_request r = HTTP_REQUEST_INIT;
+        _cleanup_(transfer_unref_ptr) struct transfer *t = start(h, s, "/", &r);
+
+        expect_failure(t, EBADMSG, "headers are longer");
+}
+
+static void http_writes_to_a_file_in_order(void **state _unused_)
+{
+        _cleanup_(http_server_stop_ptr) struct http_server *s = new_server(serve_blob, NULL);
+        _cleanup_(http_free_ptr) struct http *h = new_http();
+        struct http_request r = HTTP_REQUEST_INIT;
+        _cleanup_(transfer_unref_ptr) struct transfer *t = NULL;
+        _cleanup_free_ uint8_t *written = malloc(BLOB_SIZE);
+        char path[] = "/tmp/test_http.XXXXXX";
+        int fd = mkstemp(path), again;
+
+        assert_true(fd >= 0);
+        again = open(path, O_RDONLY | O_CLOEXEC);
+        assert_true(again >= 0);
+        unlink(path);
+        r.sink_fd = fd;
+        r.sink_fd_max = BLOB_SIZE;
+        t = start(h, s, "/", &r);
+        close(fd); /* the transfer has its own */
+        expect_body(t, BLOB_SIZE);
+        assert_int_equal(pread_full(again, written, BLOB_SIZE, 0), 0);
+        assert_memory_equal(written, blob, BLOB_SIZE);
+        close(again);
+}
+
+static void http_caller_may_run_out_of_time_and_come_back(void **state _unused_)
+{
+        static const char answer[] = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345";
+        _cleanup_(http_server_stop_ptr) struct http_server *s = new_server(serve_and_hang, context_of(answer));
+        _cleanup_(http_free_ptr) struct http *h = new_http();
+        struct http_request r = HTTP_REQUEST_INIT;
+        _cleanup_(transfer_unref_ptr) struct transfer *t = start(h, s, "/", &r);
+        struct error e = ERROR_INIT;
+        uint64_t received = 0;
+
+        assert_int_equal(transfer_wait(t, 5, deadline_in(PATIENCE), &received, &e), 0);
+        assert_int_equal(transfer_wait(t, 6, deadline_in(10), &received, &e), -ETIMEDOUT);
+        assert_int_equal(received, 5);
+        assert_non_null(strstr(e.message, "only 5 bytes in time"));
+        s = http_server_stop(s); /* which ends the connection */
+        expect_failure(t, ECONNRESET, "broken after 5 bytes");
+}
+
+static void http_transfer_ends_at_its_own_deadline(void **state _unused_)
+{
+        static const char answer[] = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345";
+        _cleanup_(http_server_stop_ptr) struct http_server *silent = new_server(serve_and_hang, context_of(""));
+        _cleanup_(http_server_stop_ptr) struct http_server *slow = new_server(serve_and_hang, context_of(answer));
+        _cleanup_(http_free_ptr) struct http *h = new_http();
+        struct http_request r = HTTP_REQUEST_INIT;
+        struct transfer *t;
+
+        r.deadline = deadline_in(100);
+        t = start(h, silent, "/", &r);
+        assert_int_equal(transfer_wait_headers(t, deadline_in(1), NULL), -ETIMEDOUT);
+        expect_failure(t, ETIMEDOUT, "deadline passed before the server answered");
+        transfer_unref(t);
+
+        r.deadline = deadline_in(200);
+        t = start(h, slow, "/", &r);
+        expect_status(t, 200);
+        expect_failure(t, ETIMEDOUT, "deadline passed after 5 bytes");
+        transfer_unref(t);
+}
+
+static void http_stalled_server_ends_the_transfer(void **state _unused_)
+{
+        static const char answer[] = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345";
+        _cleanup_(http_server_stop_ptr) struct http_server *s = new_server(serve_and_hang, context_of(answer));
+        struct http_options o = { .stall_timeout_ms = 200 };
+        struct http_request r = HTTP_REQUEST_INIT;
+        struct http *h = NULL;
+        struct transfer *t;
+
+        assert_int_equal(http_new(&o, &h, NULL), 0);
+        t = start(h, s, "/", &r);
+        expect_status(t, 200);
+        expect_failure(t, ETIMEDOUT, "nothing for 0.2 s, after 5 bytes");
+        transfer_unref(t);
+        http_free(h);
+}
+
+static void http_broken_connections_are_told_apart(void **state _unused_)
+{
+        static const struct {
+                const char *answer;
+                bool reset;
+                int code;
+                const char *words;
+        } cases[] = {
+                { "", false, ECONNRESET, "broken before an answer" },
+                { "", true, ECONNRESET, "broken before an answer" },
+                { "SSH-2.0-OpenSSH_9.2\r\n", false, EPROTO, "not HTTP" },
+        };
+        _cleanup_(http_free_ptr) struct http *h = new_http();
+
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                struct http_server *s = new_server(cases[i].reset ? serve_and_reset : serve_text,
+                                                   context_of(cases[i].answer));
+                struct http_request r = HTTP_REQUEST_INIT;
+                struct transfer *t = start(h, s, "/v2/", &r);
+                struct error e = ERROR_INIT;
+
+                assert_int_equal(transfer_wait_headers(t, deadline_in(PATIENCE), &e), -cases[i].code);
+                assert_int_equal(e.kind, ERROR_UNREACHABLE);
+                assert_int_equal(http_error_is_transient(&e), cases[i].code == ECONNRESET);
+                if (!strstr(e.message, cases[i].words))
+                        fail_msg("%s", e.message);
+                transfer_unref(t);
+                http_server_stop(s);
+        }
+}
+
+static void http_refused_connection_is_named(void **state _unused_)
+{
+        struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+        _cleanup_(http_free_ptr) struct http *h = new_http();
+        _cleanup_(transfer_unref_ptr) struct transfer *t = NULL;
+        struct http_request r = HTTP_REQUEST_INIT;
+        struct error e = ERROR_INIT;
+        socklen_t length = sizeof(a);
+        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        char url[100];
+
+        /* Bound, but nobody listens. */
+        assert_int_equal(bind(fd, (struct sockaddr *) &a, sizeof(a)), 0);
+        assert_int_equal(getsockname(fd, (struct sockaddr *) &a, &length), 0);
+        snprintf(url, sizeof(url), "http://127.0.0.1:%u/v2/?token=sesame", ntohs(a.sin_port));
+        r.url = url;
+        assert_int_equal(http_start(h, &r, &t, &e), 0);
+        assert_int_equal(transfer_wait_headers(t, deadline_in(PATIENCE), &e), -ECONNREFUSED);
+        assert_int_equal(e.kind, ERROR_UNREACHABLE);
+        assert_true(http_error_is_transient(&e));
+        assert_non_null(strstr(e.message, "/v2/?token=…: connection refused"));
+        assert_null(strstr(e.message, "sesame"));
+        close(fd);
+}
+
+static void http_unknown_host_is_named(void **state _unused_)
+{
+        _cleanup_(http_free_ptr) struct http *h = new_http();
+        _cleanup_(transfer_unref_ptr) struct transfer *t = NULL;
+        struct http_request r = HTTP_REQUEST_INIT;
+        struct error e = ERROR_INIT;
+        int result;
+
+        r.url = "http://no-such-host.invalid/";
+        assert_int_equal(http_start(h, &r, &t, &e), 0);
+        result = transfer_wait_headers(t, deadline_in(PATIENCE), &e);
+        assert_int_equal(e.kind, ERROR_UNREACHABLE);
+        assert_non_null(strstr(e.message, "'no-such-host.invalid'"));
+        /* Which of the two is this machine's resolver's word. */
+        if (result == -ENXIO)
+                assert_false(http_error_is_transient(&e));
+        else
+                assert_int_equal(result, -EHOSTUNREACH);
+}
+
+static void http_start_refuses_bad_requests(void **state _unused_)
+{
+        static const char *const urls[] = { "ftp://127.0.0.1/", "file:///etc/passwd", "no url", "", "http://",
+                                            "http://user:sesame@127.0.0.1/", "http://127.0.0.1:99999/" };
+        static const char *const injected[] = { "X: a\r\nAuthorization: b", NULL };
+        static const char *const nameless[] = { "no colon", NULL };
+        _cleanup_(http_free_ptr) struct http *h = new_http();
+        struct http_request r = HTTP_REQUEST_INIT;
+        struct transfer *t = NULL;
+        struct error e;
+
+        for (size_t i = 0; i < ELEMENTSOF(urls); i++) {
+                r.url = urls[i];
+                e = (struct error) ERROR_INIT;
+                assert_int_equal(http_start(h, &r, &t, &e), -EINVAL);
+                assert_int_equal(e.code, EINVAL);
+                assert_null(strstr(e.message, "sesame"));
+        }
+        r.url = "http://127.0.0.1:1/";
+        r.headers = injected;
+        assert_int_equal(http_start(h, &r, &t, &e), -EINVAL);
+        r.headers = nameless;
+        assert_int_equal(http_start(h, &r, &t, &e), -EINVAL);
+        r.headers = NULL;
+        r.method = "BREW";
+        assert_int_equal(http_start(h, &r, &t, &e), -EINVAL);
+        r.method = "GET";
+        r.ranged = true;
+        r.range_length = 0;
+        assert_int_equal(http_start(h, &r, &t, &e), -EINVAL);
+        r.range_length = 2 * MIB; /* past the memory sink */
+        assert_int_equal(http_start(h, &r, &t, &e), -EINVAL);
+        r.range_length = 10;
+        r.range_offset = UINT64_MAX - 8;
+        assert_int_equal(http_start(h, &r, &t, &e), -EINVAL);
+        r.ranged = false;
+        r.sink_fd = 99999;
+        assert_int_equal(http_start(h, &r, &t, &e), -EBADF);
+        assert_null(t);
+}
+
+static void http_retry_after_is_seconds_or_a_date(void **state _unused_)
+{
+        static const struct {
+                const char *value;
+                uint64_t least, most;
+        } cases[] = {
+                { "7", 7000, 7000 },
+                { "0", 0, 0 },
+                { "1800", 1800000, 1800000 },
+                { "99999999", 3600000, 3600000 },
+                { "99999999999999999999999", 3600000, 3600000 },
+                { "Fri, 01 Jan 2010 00:00:00 GMT", 0, 0 },
+                { "Fri, 01 Jan 2100 00:00:00 GMT", 3600000, 3600000 },
+                { "soon", UINT64_MAX, UINT64_MAX },
+                { "", UINT64_MAX, UINT64_MAX },
+        };
+        _cleanup_(http_free_ptr) struct http *h = new_http();
+
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                char answer[200];
+                struct http_server *s;
+                struct http_request r = HTTP_REQUEST_INIT;
+                struct transfer *t;
+
+                snprintf(answer, sizeof(answer), "HTTP/1.1 429 Slow\r\nRetry-After: %s\r\nContent-Length: 0\r\n\r\n",
+                         cases[i].value);
+                s = new_server(serve_text, answer);
+                t = start(h, s, "/", &r);
+                expect_status(t, 429);
+                assert_in_range(transfer_retry_after(t), cases[i].least, cases[i].most);
+                transfer_unref(t);
+                http_server_stop(s);
+        }
+}
+
+static void http_log_has_the_request_and_no_secret(void **state _unused_)
+{
+        static const char *const headers[] = { "Authorization: Bearer sesame", NULL };
+        _cleanup_(http_server_stop_ptr) struct http_server *s = new_server(serve_blob, NULL);
+        _cleanup_(http_free_ptr) struct http *h = new_http();
+        _cleanup_buf_ struct buf log = { .max = 0 };
+        struct http_request r = HTTP_REQUEST_INIT;
+        struct error e = ERROR_INIT;
+        struct transfer *t;
+        char expected[200];
+
+        {
+                LOG_SCOPE(4711, NULL);
+                r.headers = headers;
+                r.ranged = true;
+                r.range_offset = 5;
+                r.range_length = 95;
+                t = start(h, s, "/logged?X-Signature=sesame", &r);
+        }
+        expect_body(t, 95);
+        transfer_unref(t);
+        assert_int_equal(file_read(AT_FDCWD, log_path, 64 * MIB, &log, &e), 0);
+        snprintf(expected, sizeof(expected), "#4711 GET http://127.0.0.1:%u/logged?X-Signature=… bytes 5-99: asking\n",
+                 http_server_port(s));
+        assert_non_null(strstr(log.data, expected));
+        snprintf(expected, sizeof(expected), "/logged?X-Signature=… bytes 5-99: 206, 95 bytes, ");
+        assert_non_null(strstr(log.data, expected));
+        assert_non_null(strstr(log.data, "ms, new connection, HTTP/1.1\n"));
+        assert_null(strstr(log.data, "sesame"));
+        assert_null(strstr(log.data, "Authorization"));
+}
+
+static int set_up(void **state _unused_)
+{
+        int fd = mkstemp(log_path);
+
+        if (fd < 0)
+                return -1;
+        close(fd);
+        fill_pattern(blob, sizeof(blob));
+        return log_open(LOG_LEVEL_DEBUG, log_path, NULL);
+}
+
+static int tear_down(void **state _unused_)
+{
+        return unlink(log_path);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(http_gets_status_headers_and_body),
+                cmocka_unit_test(http_sends_what_was_asked_for),
+                cmocka_unit_test(http_head_has_a_length_but_no_body),
+                cmocka_unit_test(http_does_not_follow_redirects),
+                cmocka_unit_test(http_skips_interim_answers_and_trailers),
+                cmocka_unit_test(http_keeps_connections),
+                cmocka_unit_test(http_limits_connections_to_a_host),
+                cmocka_unit_test(http_range_lands_in_the_pool_buffer),
+                cmocka_unit_test(http_whole_answer_satisfies_a_range_of_everything),
+                cmocka_unit_test(http_tells_when_the_range_was_ignored),
+                cmocka_unit_test(http_refuses_another_range_than_asked_for),
+                cmocka_unit_test(http_takes_a_range_of_unknown_total),
+                cmocka_unit_test(http_refuses_a_part_that_nobody_asked_for),
+                cmocka_unit_test(http_416_tells_the_size),
+                cmocka_unit_test(http_short_body_is_a_broken_connection),
+                cmocka_unit_test(http_long_body_is_cut_at_its_bound),
+                cmocka_unit_test(http_range_longer_than_its_headers_say_is_cut),
+                cmocka_unit_test(http_error_body_goes_to_memory_and_is_cut),
+                cmocka_unit_test(http_headers_without_end_are_refused),
+                cmocka_unit_test(http_writes_to_a_file_in_order),
+                cmocka_unit_test(http_caller_may_run_out_of_time_and_come_back),
+                cmocka_unit_test(http_transfer_ends_at_its_own_deadline),
+                cmocka_unit_test(http_stalled_server_ends_the_transfer),
+                cmocka_unit_test(http_broken_connections_are_told_apart),
+                cmocka_unit_test(http_refused_connection_is_named),
+                cmocka_unit_test(http_unknown_host_is_named),
+                cmocka_unit_test(http_start_refuses_bad_requests),
+                cmocka_unit_test(http_retry_after_is_seconds_or_a_date),
+                cmocka_unit_test(http_log_has_the_request_and_no_secret),
+        };
+
+        return cmocka_run_group_tests(tests, set_up, tear_down);
+}

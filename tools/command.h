@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* The commands of regfs and the options that they share. */
+
+#include <stdbool.h>
+
+#include "regfs.h"
+#include "regfs/error.h"
+#include "regfs/log.h"
+#include "regfs/text.h"
+
+/* Each takes its own arguments, argv[0] being the command's name, and returns the exit code. */
+int command_mount(int argc, char **argv);
+int command_umount(int argc, char **argv);
+int command_mounts(int argc, char **argv);
+
+/* What the options of a command that opens an image say. Strings are borrowed from argv, or held in `owned`. */
+struct command_options {
+        struct regfs_options image;
+        enum log_level log_level;
+        const char *log_file;
+        bool foreground;
+        struct buf fuse; /* the -o options that are libfuse's, with commas between */
+        char **owned;
+        size_t owned_count;
+        size_t owned_allocated;
+};
+
+void command_options_init(struct command_options *o);
+void command_options_clear(struct command_options *o);
+
+/* Parses the options of an image command. *RET_FIRST is the index of the first operand in argv (which getopt permutes).
+ * Returns 0; 1 when --help or --version has been answered; -EINVAL with E (USAGE). */
+int command_options_parse(struct command_options *o, int argc, char **argv, const char *help, int *ret_first, struct error *e);
+
+/* The text on options that the help of each image command ends with. */
+extern const char command_options_help[];
+
+/* "regfs: MESSAGE" on standard error; returns the exit code. */
+int command_failed(const struct error *e);
+
+/* A progress bar on standard error when that is a terminal, redrawn in place. */
+void progress_show(const struct regfs_progress *p);
+/* Wipes the bar. */
+void progress_end(void);

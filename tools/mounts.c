@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "command.h"
+#include "regfs/mount.h"
+
+static const char help[] =
+        "Usage: regfs mounts [--json]\n"
+        "\n"
+        "Lists the images that are mounted here, as the kernel's mount table tells: directory, reference, platform,\n"
+        "process and manifest digest.\n"
+        "\n"
+        "      --json  an array of objects\n"
+        "      --help  this text\n";
+
+/* A JSON string; bytes that are no UTF-8 pass as they are, as paths do. */
+static void print_json_string(const char *s)
+{
+        putchar('"');
+        for (; *s; s++) {
+                unsigned char c = (unsigned char) *s;
+
+                if (c == '"' || c == '\\')
+                        printf("\\%c", c);
+                else if (c < 0x20 || c == 0x7f)
+                        printf("\\u%04x", c);
+                else
+                        putchar(c);
+        }
+        putchar('"');
+}
+
+static void print_json_member(const char *name, const char *value)
+{
+        printf("\"%s\": ", name);
+        print_json_string(value);
+}
+
+static void print_json(const struct mount_table *t)
+{
+        putchar('[');
+        for (size_t k = 0; k < t->count; k++) {
+                const struct mount_entry *m = &t->items[k];
+
+                printf("%s\n  { ", k ? "," : "");
+                print_json_member("directory", m->directory);
+                fputs(", ", stdout);
+                print_json_member("reference", m->reference);
+                fputs(", ", stdout);
+                print_json_member("digest", m->digest);
+                fputs(", ", stdout);
+                print_json_member("platform", m->platform);
+                printf(", \"pid\": %ld }", m->pid);
+        }
+        puts(t->count ? "\n]" : "]");
+}
+
+/* Names with control characters must not move the cursor. */
+static void print_column(const char *s, size_t width)
+{
+        size_t n = 0;
+
+        for (; *s; s++, n++)
+                putchar((unsigned char) *s < 0x20 || *s == 0x7f ? '?' : *s);
+        for (; n < width; n++)
+                putchar(' ');
+        fputs("  ", stdout);
+}
+
+static void print_table(const struct mount_table *t)
+{
+        size_t directory = strlen("DIRECTORY"), reference = strlen("REFERENCE"), platform = strlen("PLATFORM");
+
+        if (t->count == 0)
+                return;
+        for (size_t k = 0; k < t->count; k++) {
+                directory = MAX(directory, strlen(t->items[k].directory));
+                reference = MAX(reference, strlen(t->items[k].reference));
+                platform = MAX(platform, strlen(t->items[k].platform));
+        }
+        print_column("DIRECTORY", directory);
+        print_column("REFERENCE", reference);
+        print_column("PLATFORM", platform);
+        puts("    PID  DIGEST");
+        for (size_t k = 0; k < t->count; k++) {
+                const struct mount_entry *m = &t->items[k];
+
+                print_column(m->directory, directory);
+                print_column(m->reference, reference);
+                print_column(m->platform, platform);
+                printf("%7ld  %s\n", m->pid, m->digest);
+        }
+}
+
+int command_mounts(int argc, char **argv)
+{
+        static const struct option options[] = {
+                { "json", no_argument, NULL, 'j' },
+                { "help", no_argument, NULL, 'h' },
+                { NULL, 0, NULL, 0 },
+        };
+        struct mount_table table = { 0 };
+        struct error e = ERROR_INIT;
+        bool json = false;
+        int option;
+
+        opterr = 0;
+        while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+                switch (option) {
+                case 'j':
+                        json = true;
+                        break;
+                case 'h':
+                        fputs(help, stdout);
+                        return 0;
+                default:
+                        error_set(&e, ERROR_USAGE, EINVAL, "%s: unknown option (regfs mounts --help)", argv[optind - 1]);
+                        return command_failed(&e);
+                }
+        }
+        if (optind < argc) {
+                error_set(&e, ERROR_USAGE, EINVAL, "%s: mounts takes no operand", argv[optind]);
+                return command_failed(&e);
+        }
+        if (mount_table_read(&table, &e) < 0)
+                return command_failed(&e);
+        if (json)
+                print_json(&table);
+        else
+                print_table(&table);
+        mount_table_clear(&table);
+        return 0;
+}

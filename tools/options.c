@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#include "command.h"
+
+const char command_options_help[] =
+        "Image:\n"
+        "      --platform OS/ARCH[/VARIANT]  which image of an index (default: this host's)\n"
+        "      --plain-http                  talk http to the registry\n"
+        "      --tls-verify=BOOL             verify the registry's certificate (default: true)\n"
+        "      --creds USER:PASSWORD         credentials for the registry\n"
+        "      --authfile FILE               credentials (default: $REGISTRY_AUTH_FILE, then podman's and docker's)\n"
+        "      --registries-conf FILE        mirrors, short names (default: $CONTAINERS_REGISTRIES_CONF, then the\n"
+        "                                    user's and the system's registries.conf)\n"
+        "      --timeout SECONDS             patience with the registry before an error (default: 60)\n"
+        "Store:\n"
+        "      --cache-dir DIR               where indexes and content are kept (default: $REGFS_CACHE_DIR, else\n"
+        "                                    /var/cache/regfs for root, else ~/.cache/regfs)\n"
+        "      --memory SIZE                 bound of the buffer pool (default: 64M)\n"
+        "Log:\n"
+        "      --log-level LEVEL             none, error, warning, info or debug (default: warning)\n"
+        "      --log-file FILE               append the log to FILE (default: standard error, until in the background)\n"
+        "      --help                        this text\n"
+        "      --version                     the version\n";
+
+enum {
+        OPT_PLATFORM = 256,
+        OPT_CACHE_DIR,
+        OPT_PLAIN_HTTP,
+        OPT_TLS_VERIFY,
+        OPT_CREDS,
+        OPT_AUTHFILE,
+        OPT_REGISTRIES_CONF,
+        OPT_TIMEOUT,
+        OPT_MEMORY,
+        OPT_LOG_LEVEL,
+        OPT_LOG_FILE,
+        OPT_VERSION,
+};
+
+static const struct option long_options[] = {
+        { "platform", required_argument, NULL, OPT_PLATFORM },
+        { "cache-dir", required_argument, NULL, OPT_CACHE_DIR },
+        { "plain-http", no_argument, NULL, OPT_PLAIN_HTTP },
+        { "tls-verify", optional_argument, NULL, OPT_TLS_VERIFY },
+        { "creds", required_argument, NULL, OPT_CREDS },
+        { "authfile", required_argument, NULL, OPT_AUTHFILE },
+        { "registries-conf", required_argument, NULL, OPT_REGISTRIES_CONF },
+        { "timeout", required_argument, NULL, OPT_TIMEOUT },
+        { "memory", required_argument, NULL, OPT_MEMORY },
+        { "log-level", required_argument, NULL, OPT_LOG_LEVEL },
+        { "log-file", required_argument, NULL, OPT_LOG_FILE },
+        { "foreground", no_argument, NULL, 'f' },
+        { "help", no_argument, NULL, 'h' },
+        { "version", no_argument, NULL, OPT_VERSION },
+        { NULL, 0, NULL, 0 },
+};
+
+/* What mount(8) and fstab(5) put among the options and deal with themselves, or what a read-only tree has anyway. */
+static const char *const ignored[] = {
+        "ro", "rw", "auto", "noauto", "user", "nouser", "users", "nofail", "_netdev", "defaults", "dev", "suid",
+};
+
+/* What goes to libfuse and the kernel. */
+static const char *const for_fuse[] = {
+        "allow_other", "allow_root", "auto_unmount", "default_permissions", "nodev", "nosuid", "exec", "noexec", "atime", "noatime",
+        "sync", "async", "dirsync",
+};
+
+void command_options_init(struct command_options *o)
+{
+        *o = (struct command_options) {
+                .image = REGFS_OPTIONS_INIT,
+                .log_level = LOG_LEVEL_WARNING,
+        };
+}
+
+void command_options_clear(struct command_options *o)
+{
+        for (size_t k = 0; k < o->owned_count; k++)
+                secret_free(o->owned[k]);
+        free(o->owned);
+        buf_free(&o->fuse);
+}
+
+static int parse_bool(const char *s, bool *ret)
+{
+        if (!s || strcasecmp(s, "true") == 0 || str_eq(s, "1") || strcasecmp(s, "yes") == 0)
+                *ret = true;
+        else if (strcasecmp(s, "false") == 0 || str_eq(s, "0") || strcasecmp(s, "no") == 0)
+                *ret = false;
+        else
+                return -EINVAL;
+        return 0;
+}
+
+/* "64M": a number with an optional K, M or G, powers of 1024. */
+static int parse_size(const char *s, size_t *ret)
+{
+        static const char units[] = "KMG";
+        char digits[24];
+        size_t n = strspn(s, "0123456789");
+        const char *unit = s[n] ? strchr(units, s[n]) : NULL;
+        unsigned shift = unit ? 10 * (unsigned) (unit - units + 1) : 0;
+        uint64_t value;
+
+        if (n >= sizeof(digits) || (s[n] && (!unit || s[n + 1])))
+                return -EINVAL;
+        memcpy(digits, s, n);
+        digits[n] = '\0';
+        if (str_to_u64(digits, &value) < 0 || value == 0 || value > SIZE_MAX >> shift)
+                return -EINVAL;
+        *ret = (size_t) value << shift;
+        return 0;
+}
+
+static int bad_value(struct error *e, const char *option, const char *value, const char *wanted)
+{
+        return error_set(e, ERROR_USAGE, EINVAL, "--%s: %s: %s", option, value ? value : "", wanted);
+}
+
+static int set_tls_verify(struct command_options *o, const char *value, struct error *e)
+{
+        bool verify;
+
+        if (parse_bool(value, &verify) < 0)
+                return bad_value(e, "tls-verify", value, "neither true nor false");
+        o->image.tls_verify = verify;
+        o->image.tls_no_verify = !verify;
+        return 0;
+}
+
+static int set_timeout(struct command_options *o, const char *value, struct error *e)
+{
+        uint64_t n;
+
+        if (str_to_u64(value, &n) < 0 || n == 0 || n > 86400)
+                return bad_value(e, "timeout", value, "not a number of seconds from 1 to 86400");
+        o->image.timeout_s = (unsigned) n;
+        return 0;
+}
+
+/* One option by its getopt value; VALUE lives as long as O. */
+static int set_option(struct command_options *o, int option, const char *value, struct error *e)
+{
+        switch (option) {
+        case OPT_PLATFORM:
+                o->image.platform = value;
+                return 0;
+        case OPT_CACHE_DIR:
+                o->image.cache_dir = value;
+                return 0;
+        case OPT_PLAIN_HTTP:
+                o->image.plain_http = true;
+                return 0;
+        case OPT_TLS_VERIFY:
+                return set_tls_verify(o, value, e);
+        case OPT_CREDS:
+                o->image.creds = value;
+                return 0;
+        case OPT_AUTHFILE:
+                o->image.authfile = value;
+                return 0;
+        case OPT_REGISTRIES_CONF:
+                o->image.registries_conf = value;
+                return 0;
+        case OPT_TIMEOUT:
+                return set_timeout(o, value, e);
+        case OPT_MEMORY:
+                if (parse_size(value, &o->image.memory) < 0)
+                        return bad_value(e, "memory", value, "not a size (64M, 1G)");
+                return 0;
+        case OPT_LOG_LEVEL:
+                if (log_level_parse(value, &o->log_level) < 0)
+                        return bad_value(e, "log-level", value, "none, error, warning, info or debug are known");
+                return 0;
+        case OPT_LOG_FILE:
+                o->log_file = value;
+                return 0;
+        case 'f':
+                o->foreground = true;
+                return 0;
+        default:
+                return error_set(e, ERROR_USAGE, EINVAL, "unknown option");
+        }
+}
+
+/* ---- -o ---- */
+
+static bool is_among(const char *s, const char *const *words, size_t count)
+{
+        for (size_t k = 0; k < count; k++)
+                if (strcmp(s, words[k]) == 0)
+                        return true;
+        return false;
+}
+
+/* The long option of that name, with _ or - between words; never help or version. */
+static const struct option *find_long(const char *name, size_t length)
+{
+        for (const struct option *l = long_options; l->name; l++) {
+                size_t k = 0;
+
+                if (l->val == 'h' || l->val == OPT_VERSION)
+                        continue;
+                while (k < length && l->name[k] && (l->name[k] == name[k] || (l->name[k] == '-' && name[k] == '_')))
+                        k++;
+                if (k == length && l->name[k] == '\0')
+                        return l;
+        }
+        return NULL;
+}
+
+/* One word of -o; it lives as long as O. */
+static int set_word(struct command_options *o, const char *word, struct error *e)
+{
+        const char *equals = strchr(word, '=');
+        const struct option *l = find_long(word, equals ? (size_t) (equals - word) : strlen(word));
+
+        if (l) {
+                if (l->has_arg == required_argument && !equals)
+                        return error_set(e, ERROR_USAGE, EINVAL, "-o %s: needs a value", word);
+                if (l->has_arg == no_argument && equals)
+                        return error_set(e, ERROR_USAGE, EINVAL, "-o %s: takes no value", word);
+                return set_option(o, l->val, equals ? equals + 1 : NULL, e);
+        }
+        if (*word == '\0' || str_after(word, "x-") || str_after(word, "comment=") ||
+            is_among(word, ignored, ELEMENTSOF(ignored)))
+                return 0;
+        if (!is_among(word, for_fuse, ELEMENTSOF(for_fuse)))
+                return error_set(e, ERROR_USAGE, EINVAL, "-o %s: unknown option", word);
+        if ((o->fuse.len > 0 && buf_append_char(&o->fuse, ',') < 0) || buf_append_str(&o->fuse, word) < 0)
+                return error_oom(e);
+        return 0;
+}
+
+/* The words of "-o a,b=c\,d,e"; a backslash takes the next character as it is. */
+static int set_words(struct command_options *o, const char *list, struct error *e)
+{
+        while (*list) {
+                _cleanup_buf_ struct buf word = { 0 };
+                char *text;
+                int r;
+
+                for (; *list && *list != ','; list++) {
+                        if (*list == '\\' && list[1])
+                                list++;
+                        if (buf_append_char(&word, *list) < 0)
+                                return error_oom(e);
+                }
+                if (*list == ',')
+                        list++;
+                text = buf_steal(&word);
+                if (!text || array_reserve(o->owned, &o->owned_allocated, o->owned_count + 1) < 0) {
+                        free(text);
+                        return error_oom(e);
+                }
+                o->owned[o->owned_count++] = text;
+                r = set_word(o, text, e);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+int command_options_parse(struct command_options *o, int argc, char **argv, const char *help, int *ret_first, struct error *e)
+{
+        int option, r = 0;
+
+        /* Start over: somebody may have parsed before, and glibc keeps state. */
+        optind = 0;
+        opterr = 0;
+        while (r == 0 && (option = getopt_long(argc, argv, ":fho:", long_options, NULL)) != -1) {
+                switch (option) {
+                case 'h':
+                        printf("%s%s", help, command_options_help);
+                        return 1;
+                case OPT_VERSION:
+                        printf("regfs %s\n", regfs_version());
+                        return 1;
+                case 'o':
+                        r = set_words(o, optarg, e);
+                        break;
+                case ':':
+                        return error_set(e, ERROR_USAGE, EINVAL, "%s: needs a value", argv[optind - 1]);
+                case '?':
+                        return error_set(e, ERROR_USAGE, EINVAL, "%s: unknown option (regfs mount --help)", argv[optind - 1]);
+                default:
+                        r = set_option(o, option, optarg, e);
+                }
+        }
+        if (r < 0)
+                return r;
+        *ret_first = optind;
+        return 0;
+}

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <stdio.h>
+#include <string.h>
+
+#include "command.h"
+
+static const struct {
+        const char *name;
+        int (*run)(int argc, char **argv);
+        const char *arguments;
+        const char *summary;
+} commands[] = {
+        { "mount", command_mount, "[OPTIONS] REF DIR", "mount an image, read-only" },
+        { "umount", command_umount, "[-l] DIR…", "unmount images" },
+        { "mounts", command_mounts, "[--json]", "list the images that are mounted" },
+};
+
+static void print_help(FILE *f)
+{
+        fputs("regfs mounts container images straight from their registry, read-only and lazily.\n\nUsage:\n", f);
+        for (size_t k = 0; k < ELEMENTSOF(commands); k++) {
+                char usage[64];
+
+                snprintf(usage, sizeof(usage), "%s %s", commands[k].name, commands[k].arguments);
+                fprintf(f, "  regfs %-28s %s\n", usage, commands[k].summary);
+        }
+        fputs("  regfs REF DIR [-o OPTIONS]         the same as mount, for mount(8) and fstab(5)\n"
+              "  regfs --version | --help\n"
+              "\n"
+              "REF is [docker://]NAME[:TAG][@DIGEST], oci:DIR[:TAG] or docker-archive:FILE[:REF].\n"
+              "Each command explains itself with --help; regfs(1) tells the rest.\n",
+              f);
+}
+
+int command_failed(const struct error *e)
+{
+        fprintf(stderr, "regfs: %s\n", e->message);
+        return e->kind == ERROR_NONE ? ERROR_OTHER : (int) e->kind;
+}
+
+/* "regfs REF DIR …" is how mount(8) calls its helpers: two operands, the first of which is no command. */
+static bool is_mount_call(int argc, char **argv)
+{
+        return argc >= 3 && argv[1][0] != '-' && argv[2][0] != '-';
+}
+
+int main(int argc, char **argv)
+{
+        const char *name = argc > 1 ? argv[1] : NULL;
+        struct error e = ERROR_INIT;
+
+        if (!name) {
+                print_help(stderr);
+                return ERROR_USAGE;
+        }
+        if (str_eq(name, "--help") || str_eq(name, "-h") || str_eq(name, "help")) {
+                print_help(stdout);
+                return 0;
+        }
+        if (str_eq(name, "--version") || str_eq(name, "-V")) {
+                printf("regfs %s\n", regfs_version());
+                return 0;
+        }
+        for (size_t k = 0; k < ELEMENTSOF(commands); k++)
+                if (str_eq(name, commands[k].name))
+                        return commands[k].run(argc - 1, argv + 1);
+        if (is_mount_call(argc, argv))
+                return command_mount(argc, argv);
+
+        error_set(&e, ERROR_USAGE, EINVAL, "%s: no such command (regfs --help lists them)", name);
+        return command_failed(&e);
+}
