@@ -12,7 +12,7 @@
 #include "regfs/text.h"
 
 #define DEPTH_MAX 64
-#define NUMBER_MAX 9007199254740992.0 /* 2^53: doubles count no further */
+#define NUMBER_MAX 9007199254740991.0 /* 2^53 - 1: behind it, doubles skip numbers */
 
 #define NUL_ESCAPE "\\u0000"
 #define NUL_MARK '\xff'
@@ -111,7 +111,7 @@ static const char *check_text(const char *s, size_t n, size_t *ret_at, bool *has
                                 wrong = "nested too deep";
                         if ((c == '}' || c == ']') && depth > 0)
                                 depth--;
-                        if (c < 0x20 && !strchr("\t\n\r", c))
+                        if (c < ' ' && c != '\t' && c != '\n' && c != '\r')
                                 wrong = "a control character";
                         if (c >= 0x7f)
                                 wrong = "an unexpected byte";

@@ -461,6 +461,13 @@ static bool is_whole(const struct content *c, const struct run *run, size_t i)
         return chunk->content_offset >= run->begin && chunk_end(chunk) <= run->end;
 }
 
+static uint64_t hash_in_run(const struct content *c, const struct run *run, size_t i)
+{
+        const struct chunk *chunk = &c->table->chunks[i];
+
+        return XXH3_64bits(run->out + (chunk->content_offset - run->begin), chunk->content_length);
+}
+
 /* The bytes are there: verifies the chunks that nobody has verified yet, and sees that none was taken away
  * meanwhile. */
 static int check_run(struct content *c, const struct run *run)
@@ -468,11 +475,8 @@ static int check_run(struct content *c, const struct run *run)
         int r = 0;
 
         for (size_t i = run->first; i < run->last && r == 0; i++) {
-                const struct chunk *chunk = &c->table->chunks[i];
-                const uint8_t *bytes = run->out + (chunk->content_offset - run->begin);
-
                 if (is_whole(c, run, i) && !is_verified(c, i))
-                        r = check_hash(c, i, XXH3_64bits(bytes, chunk->content_length));
+                        r = check_hash(c, i, hash_in_run(c, run, i));
                 else if (load_word(c, i) == 0)
                         r = -EAGAIN;
         }
@@ -523,9 +527,10 @@ int content_read(struct content *c, uint64_t offset, size_t length, void *out)
                         continue;
                 }
                 run.out = p;
-                do
-                        run.end = MIN(chunk_end(&t->chunks[run.last++]), end);
-                while (run.end < end && run.last < t->chunk_count && t->chunks[run.last].content_offset == run.end);
+                do {
+                        run.end = MIN(chunk_end(&t->chunks[run.last]), end);
+                        run.last++;
+                } while (run.end < end && run.last < t->chunk_count && t->chunks[run.last].content_offset == run.end);
                 r = read_run(c, &run);
                 if (r < 0)
                         return r;

@@ -496,12 +496,15 @@ int store_blob_get(struct store *s, const struct digest *digest, size_t max, str
                 error_prefix(e, "store %s", s->path);
                 return r;
         }
-        if (digest_verify(digest, b.data, b.len, path, &why) < 0) {
+        r = digest_verify(digest, b.data, b.len, path, &why);
+        if (r == -EBADMSG) {
                 if (!s->read_only)
                         (void) unlinkat(s->fd, path, 0);
                 log_warning("store %s: %s: counts as absent", s->path, why.message);
                 return error_set(e, ERROR_NOT_FOUND, ENOENT, "store %s: %s", s->path, why.message);
         }
+        if (r < 0)
+                return error_errno(e, -r, "store %s: verifying %s", s->path, path);
         buf_free(ret);
         *ret = b;
         b = (struct buf) { 0 };
@@ -525,7 +528,7 @@ int store_blob_put(struct store *s, const struct digest *digest, const void *dat
 static int parse_ref(char *text, size_t length, struct digest *ret, int64_t *ret_time)
 {
         char *space = memchr(text, ' ', length);
-        uint64_t when;
+        uint64_t when = 0;
         int r;
 
         if (!space || text[length - 1] != '\n' || strlen(text) != length)

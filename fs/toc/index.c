@@ -6,7 +6,6 @@
 
 #include "index_rows.h"
 #include "regfs/codec.h"
-#include "regfs/log.h"
 #include "regfs/tar.h"
 #include "regfs/toc.h"
 
@@ -81,25 +80,24 @@ static int on_entry(void *context, const struct layer_entry *entry, struct error
         return layer_tree_add(p->tree, entry, e);
 }
 
-static int start_scan(struct pass *p, const uint8_t *data, size_t n, bool content_digests, struct error *e)
+static int start_scan(struct pass *p, const uint8_t *data, size_t n, struct error *e)
 {
         const struct scan_sink sink = { .output = on_output, .boundary = on_boundary, .context = p };
         int r;
 
         p->compression = compression_detect(data, n);
-        /* A single zstd frame becomes slices, each verified by its own content. */
-        r = index_rows_new(p->draft, p->options->blob->name, content_digests || p->compression == COMPRESSION_ZSTD, &p->rows, e);
+        r = index_rows_new(p->draft, p->options->blob->name, &p->rows, e);
         if (r < 0)
                 return r;
         return scan_new(p->compression, &sink, &p->scan, e);
 }
 
-static int feed(struct pass *p, uint64_t offset, const uint8_t *data, size_t n, bool content_digests, struct error *e)
+static int feed(struct pass *p, uint64_t offset, const uint8_t *data, size_t n, struct error *e)
 {
         int r;
 
         if (!p->scan) {
-                r = start_scan(p, data, n, content_digests, e);
+                r = start_scan(p, data, n, e);
                 if (r < 0)
                         return r;
         }
@@ -125,7 +123,7 @@ static bool cancelled(const struct pass *p)
 
 /* Consumes one window as it arrives at DATA. */
 static int consume(struct pass *p, struct blob_range *range, uint64_t offset, const uint8_t *data, size_t length,
-                   bool content_digests, struct error *e)
+                   struct error *e)
 {
         size_t done = 0;
 
@@ -138,7 +136,7 @@ static int consume(struct pass *p, struct blob_range *range, uint64_t offset, co
                 r = blob_range_wait(range, MIN(done + PIECE, length), &received, e);
                 if (r < 0)
                         return r;
-                r = feed(p, offset + done, data + done, (size_t) received - done, content_digests, e);
+                r = feed(p, offset + done, data + done, (size_t) received - done, e);
                 if (r < 0)
                         return r;
                 done = (size_t) received;
@@ -157,7 +155,7 @@ static int open_window(struct pass *p, uint64_t offset, struct pool_buf *buffer,
 }
 
 /* Two windows in one buffer, in turn. */
-static int stream(struct pass *p, bool content_digests, struct error *e)
+static int stream(struct pass *p, struct error *e)
 {
         _cleanup_(blob_range_close_ptr) struct blob_range *current = NULL;
         _cleanup_(blob_range_close_ptr) struct blob_range *next = NULL;
@@ -183,7 +181,7 @@ static int stream(struct pass *p, bool content_digests, struct error *e)
                         if (r < 0)
                                 return r;
                 }
-                r = consume(p, current, offset, buffer->data + at, length, content_digests, e);
+                r = consume(p, current, offset, buffer->data + at, length, e);
                 if (r < 0)
                         return r;
                 current = blob_range_close(current);
@@ -254,37 +252,22 @@ static int finish(struct pass *p, struct error *e)
         return layer_draft_publish(p->draft, e);
 }
 
-static int run(const struct index_options *options, bool content_digests, struct error *e)
+int index_layer(const struct index_options *options, struct error *e)
 {
         _cleanup_(pass_clear) struct pass p = { .options = options };
+        struct error own = ERROR_INIT;
         int r;
 
+        if (!e)
+                e = &own;
         p.whole = hasher_new(options->blob->digest.algorithm);
         if (!p.whole || layer_tree_new(&p.tree) < 0 || tar_scanner_new(on_entry, &p, &p.tar) < 0)
                 return error_oom(e);
         r = layer_draft_new(options->store, &options->blob->digest, "plain", &p.draft, e);
         if (r < 0)
                 return r;
-        r = stream(&p, content_digests, e);
-        if (r == -EBADMSG && e && !strstr(e->message, options->blob->name))
+        r = stream(&p, e);
+        if (r == -EBADMSG && !strstr(e->message, options->blob->name))
                 return error_prefix(e, "%s", options->blob->name);
-        if (r < 0)
-                return r;
-        return finish(&p, e);
-}
-
-int index_layer(const struct index_options *options, struct error *e)
-{
-        struct error own = ERROR_INIT;
-        int r;
-
-        if (!e)
-                e = &own;
-        r = run(options, false, e);
-        if (r != INDEX_ROWS_NEED_CONTENT_DIGESTS)
-                return r;
-
-        /* One deflate block as long as the layer: rare enough to read it twice rather than to hash the content of all. */
-        log_info("%s: its deflate blocks are too long to resume in: once more, with a digest of each slice", options->blob->name);
-        return run(options, true, e);
+        return r < 0 ? r : finish(&p, e);
 }

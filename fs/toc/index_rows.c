@@ -14,7 +14,6 @@
 struct index_rows {
         struct layer_draft *draft;
         const char *name;
-        bool content_digests;
 
         struct chunk *chunks;
         size_t count, allocated;
@@ -25,8 +24,8 @@ struct index_rows {
         ZSTD_CCtx *compressor;
 
         struct hasher *range;   /* of the run's blob range */
-        struct hasher *content; /* of the last chunk's content, when content_digests */
-        XXH3_state_t *checksum; /* likewise, for the map */
+        uint8_t *content;       /* of the last chunk, SCAN_CHUNK_MAX bytes: whether it is a slice is known at its end only */
+        size_t content_length;
         uint64_t content_offset;
 
         const uint8_t *feed;
@@ -45,13 +44,12 @@ struct index_rows *index_rows_free(struct index_rows *rows)
         buf_free(&rows->windows);
         ZSTD_freeCCtx(rows->compressor);
         hasher_free(rows->range);
-        hasher_free(rows->content);
-        XXH3_freeState(rows->checksum);
+        free(rows->content);
         free(rows);
         return NULL;
 }
 
-int index_rows_new(struct layer_draft *draft, const char *name, bool content_digests, struct index_rows **ret, struct error *e)
+int index_rows_new(struct layer_draft *draft, const char *name, struct index_rows **ret, struct error *e)
 {
         struct index_rows *rows = calloc(1, sizeof(*rows));
 
@@ -59,16 +57,13 @@ int index_rows_new(struct layer_draft *draft, const char *name, bool content_dig
                 return error_oom(e);
         rows->draft = draft;
         rows->name = name;
-        rows->content_digests = content_digests;
         rows->compressor = ZSTD_createCCtx();
         rows->range = hasher_new(DIGEST_SHA256);
-        rows->content = hasher_new(DIGEST_SHA256);
-        rows->checksum = XXH3_createState();
-        if (!rows->compressor || !rows->range || !rows->content || !rows->checksum) {
+        rows->content = malloc(SCAN_CHUNK_MAX);
+        if (!rows->compressor || !rows->range || !rows->content) {
                 index_rows_free(rows);
                 return error_oom(e);
         }
-        XXH3_64bits_reset(rows->checksum);
         *ret = rows;
         return 0;
 }
@@ -117,14 +112,12 @@ int index_rows_feed_end(struct index_rows *rows)
 
 int index_rows_content(struct index_rows *rows, const uint8_t *data, size_t n, struct error *e)
 {
-        XXH3_64bits_update(rows->checksum, data, n);
+        if (n > SCAN_CHUNK_MAX - rows->content_length)
+                return error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: no chunk boundary within %zu bytes at content offset %ju",
+                                 rows->name, SCAN_CHUNK_MAX, (uintmax_t) (rows->content_offset - rows->content_length));
+        memcpy(rows->content + rows->content_length, data, n);
+        rows->content_length += n;
         rows->content_offset += n;
-        if (rows->content_digests) {
-                int r = hasher_update(rows->content, data, n);
-
-                if (r < 0)
-                        return failed(rows, r, e);
-        }
         return 0;
 }
 
@@ -134,28 +127,22 @@ int index_rows_content(struct index_rows *rows, const uint8_t *data, size_t n, s
 static int end_content(struct index_rows *rows, struct error *e)
 {
         struct chunk *c = &rows->chunks[rows->count - 1];
-        uint64_t length = rows->content_offset - c->content_offset;
-        uint64_t checksum = XXH3_64bits_digest(rows->checksum);
-        int r;
+        uint64_t checksum = XXH3_64bits(rows->content, rows->content_length);
 
-        if (length == 0 || length > CHUNK_CONTENT_MAX)
-                return error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: a chunk of %ju bytes at content offset %ju", rows->name,
-                                 (uintmax_t) length, (uintmax_t) c->content_offset);
-        c->content_length = (uint32_t) length;
-        if (rows->content_digests) {
+        if (rows->content_length == 0)
+                return error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: an empty chunk at content offset %ju", rows->name,
+                                 (uintmax_t) c->content_offset);
+        c->content_length = (uint32_t) rows->content_length;
+        if (c->flags & CHUNK_SLICE) {
                 struct digest digest;
+                int r = digest_of(DIGEST_SHA256, rows->content, rows->content_length, &digest);
 
-                r = hasher_finish(rows->content, &digest);
-                if (r == 0)
-                        r = hasher_reset(rows->content);
                 if (r < 0)
                         return failed(rows, r, e);
-                if (c->flags & CHUNK_SLICE) {
-                        memcpy(c->digest, digest.bytes, SHA256_SIZE);
-                        c->flags |= CHUNK_DIGEST_CONTENT;
-                }
+                memcpy(c->digest, digest.bytes, SHA256_SIZE);
+                c->flags |= CHUNK_DIGEST_CONTENT;
         }
-        XXH3_64bits_reset(rows->checksum);
+        rows->content_length = 0;
         return layer_draft_chunk(rows->draft, c->content_offset, c->content_length, checksum, e);
 }
 
@@ -255,8 +242,6 @@ int index_rows_boundary(struct index_rows *rows, const struct scan_boundary *b, 
 {
         int r;
 
-        if (b->slice && !rows->content_digests)
-                return INDEX_ROWS_NEED_CONTENT_DIGESTS;
         if (rows->count > 0) {
                 if (b->slice)
                         rows->chunks[rows->count - 1].flags |= CHUNK_SLICE;
@@ -270,18 +255,31 @@ int index_rows_boundary(struct index_rows *rows, const struct scan_boundary *b, 
         return r < 0 ? failed(rows, r, e) : 0;
 }
 
+/* A boundary with nothing behind it, at the end of the stream, begins no chunk. */
+static bool drop_empty(struct index_rows *rows)
+{
+        const struct chunk *c = &rows->chunks[rows->count - 1];
+
+        if (rows->content_length > 0)
+                return false;
+        rows->count--;
+        if (!(c->flags & CHUNK_SLICE) && c->checkpoint != CHECKPOINT_NONE)
+                rows->checkpoint_count--;
+        return true;
+}
+
 int index_rows_finish(struct index_rows *rows, uint64_t blob_size, struct error *e)
 {
-        int r;
+        bool slice;
+        int r = 0;
 
         if (rows->count == 0)
                 return 0;
-        /* An empty stream has a beginning and no content: no chunk. */
-        if (rows->chunks[rows->count - 1].content_offset == rows->content_offset && rows->count == 1) {
-                rows->count = 0;
-                return 0;
-        }
-        r = end_content(rows, e);
+        slice = rows->chunks[rows->count - 1].flags & CHUNK_SLICE;
+        if (!drop_empty(rows))
+                r = end_content(rows, e);
+        else if (!slice)
+                return 0; /* the range of the chunk before has ended */
         return r < 0 ? r : end_range(rows, blob_size, e);
 }
 

@@ -11,11 +11,8 @@
 
 struct index_rows;
 
-/* Returned by index_rows_boundary when a slice turns up and content is not being hashed. Positive: no errno. */
-#define INDEX_ROWS_NEED_CONTENT_DIGESTS 1
-
 /* Chunks that end are told to DRAFT. NAME is borrowed, for errors. */
-int index_rows_new(struct layer_draft *draft, const char *name, bool content_digests, struct index_rows **ret, struct error *e);
+int index_rows_new(struct layer_draft *draft, const char *name, struct index_rows **ret, struct error *e);
 struct index_rows *index_rows_free(struct index_rows *rows);
 
 /* The bytes that the scan is fed now, and that it has been fed. */

@@ -2,7 +2,8 @@
 #pragma once
 
 /* JSON documents of registries and credential files: small, parsed whole, read with types checked.
- * Strict: one value, nothing but white space behind it, valid UTF-8 in strings, nesting of at most 64. */
+ * Strict: one value, nothing but white space behind it, valid UTF-8 in strings, numbers as RFC 8259 writes them,
+ * nesting of at most 64. Of members with the same name the first one counts. */
 
 #include "regfs/base.h"
 #include "regfs/error.h"
@@ -29,7 +30,7 @@ const char *json_text(const struct json *v);
 /* json_text of a member. */
 const char *json_member_text(const struct json *v, const char *name);
 
-/* A whole number from 0 to 2^53. Returns 0, -ENOENT when V is NULL, -EINVAL for anything else. */
+/* A whole number from 0 to 2^53 - 1 (a double may stand for several beyond). Returns 0, -ENOENT when V is NULL, -EINVAL for anything else. */
 int json_u64(const struct json *v, uint64_t *ret);
 int json_bool(const struct json *v, bool *ret);
 
@@ -37,5 +38,6 @@ int json_bool(const struct json *v, bool *ret);
 const struct json *json_first(const struct json *v);
 const struct json *json_next(const struct json *v);
 
-/* Name of an object's member met while iterating; NULL for an element of an array. */
+/* Name of an object's member met while iterating; NULL for an element of an array. A name with an embedded NUL is shown
+ * as one that no valid UTF-8 equals. */
 const char *json_name(const struct json *v);

@@ -82,3 +82,25 @@ static inline void fill_pattern(uint8_t *data, size_t length)
                 data[i] = (uint8_t) (x >> 24);
         }
 }
+
+#define BLOB_SIZE (300 * KIB)
+
+/* What serve_blob serves; fill_pattern fills it. */
+static uint8_t blob[BLOB_SIZE];
+
+static inline void *context_of(const void *p)
+{
+        return (void *) (uintptr_t) p;
+}
+
+static inline void serve_blob(struct http_exchange *x, void *context _unused_)
+{
+        exchange_serve(x, blob, sizeof(blob));
+}
+
+/* Sends CONTEXT, a whole answer as text, and closes. */
+static inline void serve_text(struct http_exchange *x, void *context)
+{
+        exchange_printf(x, "%s", (const char *) context);
+        exchange_close(x);
+}

@@ -234,6 +234,16 @@ static bool serve(struct http_connection *c)
         return !c->close;
 }
 
+/* Reads what the peer still sends: closing over unread bytes resets the connection, and the alert may be lost. */
+static void linger(int fd)
+{
+        char rest[4096];
+
+        shutdown(fd, SHUT_WR);
+        while (recv(fd, rest, sizeof(rest), 0) > 0)
+                ;
+}
+
 static void *connection_run(void *arg)
 {
         struct http_connection *c = arg;
@@ -248,6 +258,8 @@ static void *connection_run(void *arg)
                 if (!c->tls || SSL_set_fd(c->tls, c->fd) != 1)
                         errx(1, "test server: no TLS");
                 talks = SSL_accept(c->tls) == 1;
+                if (!talks)
+                        linger(c->fd);
         }
         while (talks && serve(c))
                 ;
