@@ -35,7 +35,8 @@ static const char *checkpoint_fault(const struct chunk_table *t, const struct ch
                 return "outside the blob";
         if (cp->out > t->content_size)
                 return "outside the content";
-        if (cp->window_raw > WINDOW_MAX || cp->window_length > cp->window_raw || (cp->window_length == 0 && cp->window_raw > 0))
+        if (cp->window_raw > WINDOW_MAX || cp->window_length > cp->window_raw ||
+            (cp->window_length == 0 && cp->window_raw > 0))
                 return "impossible window length";
         if (!range_fits(cp->window_offset, cp->window_length, t->windows_size))
                 return "the window is outside its section";
@@ -84,7 +85,8 @@ static const char *resume_fault(const struct chunk_table *t, const struct chunk 
 
 static bool same_range(const struct chunk *a, const struct chunk *b)
 {
-        return (a->flags & b->flags & CHUNK_SLICE) && a->blob_offset == b->blob_offset && a->blob_length == b->blob_length;
+        return (a->flags & b->flags & CHUNK_SLICE) && a->blob_offset == b->blob_offset &&
+               a->blob_length == b->blob_length;
 }
 
 /* Slices of one range come one after the other, from the range's first decoded byte. */
@@ -141,8 +143,9 @@ int chunk_table_check(const struct chunk_table *t, struct error *e)
                 const char *fault = chunk_fault(t, c, i > 0 ? c - 1 : NULL);
 
                 if (fault)
-                        return error_set(e, ERROR_BAD_DATA, EBADMSG, "chunk %zu: %s (content offset %" PRIu64 ", blob offset %" PRIu64 ")",
-                                         i, fault, c->content_offset, c->blob_offset);
+                        return error_set(e, ERROR_BAD_DATA, EBADMSG,
+                                         "chunk %zu: %s (content offset %" PRIu64 ", blob offset %" PRIu64 ")", i,
+                                         fault, c->content_offset, c->blob_offset);
         }
         return 0;
 }

@@ -7,12 +7,15 @@
 #include <inttypes.h>
 #include <poll.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/eventfd.h>
 
 #include "http_internal.h"
 #include "regfs/log.h"
 
 #define CONNECTIONS_PER_HOST 6
+#define STREAMS_PER_HOST 32
+#define ORIGINS_KEPT 32
 #define CONNECTIONS_KEPT 64L
 #define CONNECT_TIMEOUT_MS 10000
 #define STALL_TIMEOUT_MS 20000
@@ -23,9 +26,18 @@ static void wake_thread(struct http *h)
         eventfd_write(h->wake_fd, 1); /* fails only when a wake-up is pending anyway */
 }
 
+static long http_version(const struct transfer *t)
+{
+        long version = 0;
+
+        curl_easy_getinfo(t->easy, CURLINFO_HTTP_VERSION, &version);
+        return version;
+}
+
 void transfer_answered(struct transfer *t)
 {
         t->answered = true;
+        t->origin->limit = http_version(t) == CURL_HTTP_VERSION_2_0 ? STREAMS_PER_HOST : t->http->connections_per_host;
         mutex_lock(&t->lock);
         t->phase = PHASE_HEADERS;
         cond_broadcast(&t->changed);
@@ -52,27 +64,76 @@ static void drop(struct transfer *t)
                 transfer_free(t);
 }
 
-static const char *http_version(CURL *easy)
-{
-        long version = 0;
-
-        curl_easy_getinfo(easy, CURLINFO_HTTP_VERSION, &version);
-        return version == CURL_HTTP_VERSION_2_0 ? "HTTP/2" : version == CURL_HTTP_VERSION_1_0 ? "HTTP/1.0" : "HTTP/1.1";
-}
-
-static void log_end(struct transfer *t)
+static void log_end(const struct transfer *t)
 {
         LOG_SCOPE(t->request, NULL);
         uint64_t elapsed = clock_ms() - t->started;
-        long connects = 0;
+        long connects = 0, version;
 
         if (t->error.kind != ERROR_NONE) {
                 log_debug("%s; %" PRIu64 " bytes of the body, %" PRIu64 " ms", t->error.message, t->body_received, elapsed);
                 return;
         }
         curl_easy_getinfo(t->easy, CURLINFO_NUM_CONNECTS, &connects);
+        version = http_version(t);
         log_debug("%s%s: %u, %" PRIu64 " bytes, %" PRIu64 " ms, %s connection, %s", t->title, t->range_text, t->status,
-                  t->body_received, elapsed, connects > 0 ? "new" : "reused", http_version(t->easy));
+                  t->body_received, elapsed, connects > 0 ? "new" : "reused",
+                  version == CURL_HTTP_VERSION_2_0   ? "HTTP/2" :
+                  version == CURL_HTTP_VERSION_1_0 ? "HTTP/1.0" :
+                                                     "HTTP/1.1");
+}
+
+static void remove_origin(struct http *h, struct http_origin *o)
+{
+        TAILQ_REMOVE(&h->origins, o, next);
+        h->origin_count--;
+        free(o->key);
+        free(o);
+}
+
+static struct http_origin *find_origin(struct http *h, const char *key)
+{
+        struct http_origin *o;
+
+        TAILQ_FOREACH(o, &h->origins, next)
+                if (strcasecmp(o->key, key) == 0)
+                        return o;
+        o = calloc(1, sizeof(*o));
+        if (!o)
+                return NULL;
+        o->key = strdup(key);
+        if (!o->key) {
+                free(o);
+                return NULL;
+        }
+        o->limit = h->connections_per_host;
+        TAILQ_INIT(&o->waiting);
+        TAILQ_INSERT_TAIL(&h->origins, o, next);
+        h->origin_count++;
+        return o;
+}
+
+/* Puts T at the end of its origin's line. */
+static int join_origin(struct http *h, struct transfer *t)
+{
+        t->origin = find_origin(h, t->origin_key);
+        if (!t->origin) {
+                transfer_fail(t, ERROR_OTHER, ENOMEM, "out of memory");
+                return -ENOMEM;
+        }
+        TAILQ_INSERT_TAIL(&t->origin->waiting, t, in_line);
+        return 0;
+}
+
+static void leave_origin(struct transfer *t)
+{
+        if (!t->origin)
+                return;
+        if (t->admitted)
+                t->origin->running--;
+        else
+                TAILQ_REMOVE(&t->origin->waiting, t, in_line);
+        t->origin = NULL;
 }
 
 /* T is over: with t->error or without. */
@@ -81,13 +142,14 @@ static void finish(struct http *h, struct transfer *t)
         if (log_enabled(LOG_LEVEL_DEBUG))
                 log_end(t);
         TAILQ_REMOVE(&h->active, t, next);
-        atomic_fetch_sub_explicit(&h->active_count, 1, memory_order_relaxed);
         if (t->easy) {
                 curl_multi_remove_handle(h->multi, t->easy);
                 curl_easy_cleanup(t->easy);
                 t->easy = NULL;
         }
+        leave_origin(t);
         transfer_release_sink(t);
+        atomic_fetch_sub(&h->active_count, 1);
 
         mutex_lock(&t->lock);
         t->phase = PHASE_DONE;
@@ -96,14 +158,16 @@ static void finish(struct http *h, struct transfer *t)
         drop(t);
 }
 
+/* Takes T from its origin's line into libcurl. */
 static void begin(struct http *h, struct transfer *t)
 {
         LOG_SCOPE(t->request, NULL);
         CURLMcode code;
 
+        TAILQ_REMOVE(&t->origin->waiting, t, in_line);
+        t->admitted = true;
+        t->origin->running++;
         t->started = clock_ms();
-        TAILQ_INSERT_TAIL(&h->active, t, next);
-        atomic_fetch_add_explicit(&h->active_count, 1, memory_order_relaxed);
         atomic_fetch_add_explicit(&h->requests, 1, memory_order_relaxed);
         log_debug("%s%s: asking", t->title, t->range_text);
 
@@ -117,7 +181,21 @@ static void begin(struct http *h, struct transfer *t)
         finish(h, t);
 }
 
-static void begin_queued(struct http *h, bool *ret_stopping)
+/* Begins what has its turn; libcurl takes it up in the next round. */
+static void begin_waiting(struct http *h)
+{
+        struct http_origin *o, *following;
+
+        for (o = TAILQ_FIRST(&h->origins); o; o = following) {
+                following = TAILQ_NEXT(o, next);
+                while (!TAILQ_EMPTY(&o->waiting) && o->running < o->limit)
+                        begin(h, TAILQ_FIRST(&o->waiting));
+                if (h->origin_count > ORIGINS_KEPT && o->running == 0 && TAILQ_EMPTY(&o->waiting))
+                        remove_origin(h, o);
+        }
+}
+
+static void accept_queued(struct http *h, bool *ret_stopping)
 {
         struct transfer_list queue = TAILQ_HEAD_INITIALIZER(queue);
         struct transfer *t;
@@ -129,7 +207,10 @@ static void begin_queued(struct http *h, bool *ret_stopping)
 
         while ((t = TAILQ_FIRST(&queue))) {
                 TAILQ_REMOVE(&queue, t, next);
-                begin(h, t);
+                TAILQ_INSERT_TAIL(&h->active, t, next);
+                t->started = clock_ms();
+                if (join_origin(h, t) < 0)
+                        finish(h, t);
         }
 }
 
@@ -138,6 +219,9 @@ static void fail_deadline(struct transfer *t)
         if (t->answered)
                 transfer_fail(t, ERROR_UNREACHABLE, ETIMEDOUT, "deadline passed after %" PRIu64 " bytes",
                               t->body_received);
+        else if (!t->admitted && t->origin->running > 0)
+                transfer_fail(t, ERROR_UNREACHABLE, ETIMEDOUT, "deadline passed while %u others had the connections",
+                              t->origin->running);
         else
                 transfer_fail(t, ERROR_UNREACHABLE, ETIMEDOUT, "deadline passed %s",
                               t->stalled != DEADLINE_NEVER ? "before the server answered" : "without a connection");
@@ -219,14 +303,17 @@ static void *http_run(void *arg)
         int running;
 
         for (;;) {
-                begin_queued(h, &stopping);
+                accept_queued(h, &stopping);
                 curl_multi_perform(h->multi, &running);
                 end_completed(h);
                 next = end_overdue(h, stopping); /* after what has arrived was looked at */
                 if (stopping)
                         break;
+                begin_waiting(h);
                 wait_for_events(h, next);
         }
+        while (!TAILQ_EMPTY(&h->origins))
+                remove_origin(h, TAILQ_FIRST(&h->origins));
         curl_multi_cleanup(h->multi);
         return NULL;
 }
@@ -258,8 +345,6 @@ static int set_up_multi(struct http *h, struct error *e)
         if (!h->multi)
                 return error_oom(e);
         code = curl_multi_setopt(h->multi, CURLMOPT_PIPELINING, (long) CURLPIPE_MULTIPLEX);
-        if (code == CURLM_OK)
-                code = curl_multi_setopt(h->multi, CURLMOPT_MAX_HOST_CONNECTIONS, (long) h->connections_per_host);
         if (code == CURLM_OK)
                 code = curl_multi_setopt(h->multi, CURLMOPT_MAXCONNECTS, CONNECTIONS_KEPT);
         if (code != CURLM_OK)
@@ -304,6 +389,7 @@ int http_new(const struct http_options *options, struct http **ret, struct error
         TAILQ_INIT(&h->queue);
         mutex_unlock(&h->lock);
         TAILQ_INIT(&h->active);
+        TAILQ_INIT(&h->origins);
         atomic_init(&h->refs, 1);
         h->wake_fd = -1;
         r = set_up(h, options, e);
@@ -341,8 +427,10 @@ int http_start(struct http *h, const struct http_request *request, struct transf
         atomic_store_explicit(&t->refs, 2, memory_order_relaxed); /* the thread's */
         mutex_lock(&h->lock);
         stopping = h->stopping;
-        if (!stopping)
+        if (!stopping) {
                 TAILQ_INSERT_TAIL(&h->queue, t, next);
+                atomic_fetch_add(&h->active_count, 1);
+        }
         mutex_unlock(&h->lock);
         if (stopping)
                 return error_set(e, ERROR_OTHER, ESHUTDOWN, "%s: shutting down", t->title);
@@ -414,6 +502,6 @@ void http_get_stats(struct http *h, struct http_stats *ret)
         *ret = (struct http_stats) {
                 .requests = atomic_load_explicit(&h->requests, memory_order_relaxed),
                 .bytes = atomic_load_explicit(&h->bytes, memory_order_relaxed),
-                .active = atomic_load_explicit(&h->active_count, memory_order_relaxed),
+                .active = atomic_load(&h->active_count),
         };
 }

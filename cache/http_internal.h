@@ -29,8 +29,6 @@ struct http_trust {
         const char *bundle;    /* or NULL; only used without a directory */
 };
 
-struct transfer_list;
-
 enum transfer_method { METHOD_GET, METHOD_HEAD, METHOD_POST };
 
 /* Only grows. */
@@ -43,12 +41,29 @@ struct transfer_header {
         const char *value;
 };
 
+struct transfer;
+TAILQ_HEAD(transfer_list, transfer);
+
+/* A scheme, host and port, and the transfers that wait until it has a connection for them. That line is kept here and
+ * not in libcurl, whose own (CURLMOPT_MAX_HOST_CONNECTIONS, CURLOPT_PIPEWAIT) forgets transfers in version 7.88: they
+ * slept until some timer ran out. libcurl is only given what it can start at once. */
+struct http_origin {
+        char *key;
+        unsigned running;
+        unsigned limit; /* connections, or, once it is known to speak HTTP/2, streams */
+        struct transfer_list waiting;
+        TAILQ_ENTRY(http_origin) next;
+};
+
+TAILQ_HEAD(http_origin_list, http_origin);
+
 struct transfer {
         /* Constant after http_start. */
         struct http *http; /* a reference */
         uint64_t request;  /* of the caller's log scope */
         enum transfer_method method;
         char *url;
+        char *origin_key;
         char title[400];   /* "GET <masked URL>", for messages */
         char range_text[64]; /* " bytes 0-99", or "" */
         struct curl_slist *headers;
@@ -66,7 +81,10 @@ struct transfer {
         atomic_bool abandoned;
 
         /* The transfer thread's own. */
-        TAILQ_ENTRY(transfer) next; /* http's queue before, guarded by its lock */
+        TAILQ_ENTRY(transfer) next; /* active; before that http's queue, guarded by its lock */
+        TAILQ_ENTRY(transfer) in_line; /* the origin's, until admitted */
+        struct http_origin *origin;
+        bool admitted; /* left the line */
         CURL *easy;
         char curl_message[CURL_ERROR_SIZE];
         uint64_t started;     /* clock_ms */
@@ -100,8 +118,6 @@ struct transfer {
         uint64_t wanted GUARDED_BY(lock);   /* the least that somebody waits for */
 };
 
-TAILQ_HEAD(transfer_list, transfer);
-
 struct http {
         char *user_agent;
         unsigned connections_per_host;
@@ -113,7 +129,9 @@ struct http {
         int wake_fd;      /* eventfd; not curl_multi_wakeup, since a transfer may outlive the CURLM */
         pthread_t thread;
         CURLM *multi; /* the thread's own */
-        struct transfer_list active; /* the thread's own */
+        struct transfer_list active;     /* the thread's own */
+        struct http_origin_list origins; /* the thread's own */
+        unsigned origin_count;           /* the thread's own */
 
         atomic_uint_fast64_t requests;
         atomic_uint_fast64_t bytes;
@@ -166,3 +184,6 @@ int http_check_url(const char *url, struct error *e);
 
 /* The host of URL without brackets: the caller frees it. NULL when there is none. */
 char *http_url_host(const char *url);
+
+/* "https://host:443": the caller frees it. NULL when out of memory. */
+char *http_url_origin(const char *url);

@@ -208,7 +208,8 @@ static int fill(struct transfer *t, const struct http_request *request, struct e
         if (r < 0)
                 return r;
         t->url = strdup(request->url);
-        if (!t->url)
+        t->origin_key = http_url_origin(request->url);
+        if (!t->url || !t->origin_key)
                 return error_oom(e);
         snprintf(t->title, sizeof(t->title), "%s %s", request->method,
                  http_mask_url(request->url, masked, sizeof(masked)));
@@ -280,6 +281,7 @@ struct transfer *transfer_free(struct transfer *t)
         curl_slist_free_all(t->headers);
         free(t->body);
         free(t->url);
+        free(t->origin_key);
         free((char *) t->tls.ca_pem);
         free((char *) t->tls.client_cert);
         free((char *) t->tls.client_key);
@@ -366,9 +368,6 @@ static CURLcode set_connection(struct transfer *t)
         set(CURLOPT_FOLLOWLOCATION, 0L);
         set(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
         set(CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_2TLS);
-        /* Whether a plain connection is shared shows only in its first answer: waiting there costs, and never pays. */
-        if (strncasecmp(t->url, "https:", 6) == 0)
-                set(CURLOPT_PIPEWAIT, 1L);
         set(CURLOPT_TCP_KEEPALIVE, 1L);
         set(CURLOPT_BUFFERSIZE, (long) RECEIVE_BUFFER);
         set(CURLOPT_CONNECTTIMEOUT_MS, (long) h->connect_timeout_ms);

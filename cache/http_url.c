@@ -152,6 +152,18 @@ char *http_url_host(const char *url)
         return strdup(host);
 }
 
+char *http_url_origin(const char *url)
+{
+        _cleanup_url_ CURLU *u = NULL;
+        _cleanup_curl_ char *scheme = NULL, *host = NULL, *port = NULL;
+
+        if (parse(url, &u, NULL) < 0 || curl_url_get(u, CURLUPART_SCHEME, &scheme, 0) != CURLUE_OK ||
+            curl_url_get(u, CURLUPART_HOST, &host, 0) != CURLUE_OK ||
+            curl_url_get(u, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) != CURLUE_OK)
+                return NULL;
+        return str_printf("%s://%s:%s", scheme, host, port);
+}
+
 int http_join_url(const char *base, const char *location, char **ret, struct error *e)
 {
         _cleanup_url_ CURLU *u = NULL;

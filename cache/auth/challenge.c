@@ -102,7 +102,7 @@ static int parse_quoted_string(struct parser *p, char **ret)
         _cleanup_buf_ struct buf value = {};
 
         for (p->at++; *p->at != '"'; p->at++) {
-                if (*p->at == '\\' && p->at[1] != '\0')
+                if (*p->at == '\\')
                         p->at++;
                 if (*p->at == '\0')
                         return malformed(p, "a quoted string does not end");

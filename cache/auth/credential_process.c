@@ -94,32 +94,15 @@ static void pipe_clear(struct pipe *p)
 
 #define _cleanup_pipe_ _cleanup_(pipe_clear)
 
-/* In a process whose standard descriptors are closed a pipe may get their numbers, and the child's dup2 would then
- * overwrite one end with another. */
-static int move_above_stdio(int *fd)
-{
-        int moved;
-
-        if (*fd > STDERR_FILENO)
-                return 0;
-        moved = fcntl(*fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-        if (moved < 0)
-                return -errno;
-        close(*fd);
-        *fd = moved;
-        return 0;
-}
-
 static int pipe_open(struct pipe *p)
 {
-        int fds[2], r;
+        int fds[2];
 
         if (pipe2(fds, O_CLOEXEC) < 0)
                 return -errno;
         p->read_end = fds[0];
         p->write_end = fds[1];
-        r = move_above_stdio(&p->read_end);
-        return r < 0 ? r : move_above_stdio(&p->write_end);
+        return 0;
 }
 
 /* A pipe that holds all of the input already: nobody has to write while the helper runs, or meets SIGPIPE. */
@@ -182,6 +165,8 @@ static int spawn(struct helper *h, const struct pipe *in, const struct pipe *out
         posix_spawnattr_setpgroup(&attributes, 0);
         posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
 
+        /* The ends were made in this order too: even when standard descriptors are closed, and ends have got their
+         * numbers, none is overwritten before its turn. */
         r = posix_spawn_file_actions_adddup2(&actions, in->read_end, STDIN_FILENO);
         if (r == 0)
                 r = posix_spawn_file_actions_adddup2(&actions, out->write_end, STDOUT_FILENO);

@@ -6,7 +6,6 @@
 
 #include <cjson/cJSON.h>
 #include <errno.h>
-#include <math.h>
 #include <string.h>
 
 #include "regfs/text.h"
@@ -27,6 +26,24 @@ static const struct json *value(const cJSON *v)
         return (const struct json *) v;
 }
 
+static bool is_nul_escape(const char *s, size_t n)
+{
+        return n >= strlen(NUL_ESCAPE) && memcmp(s, NUL_ESCAPE, strlen(NUL_ESCAPE)) == 0;
+}
+
+/* Length of the escape that starts at S, 0 when it is none. cJSON takes four wrong digits for zeros. */
+static size_t escape_length(const char *s, size_t n)
+{
+        if (n >= 2 && s[1] != '\0' && strchr("\"\\/bfnrt", s[1]))
+                return 2;
+        if (n < 6 || s[1] != 'u')
+                return 0;
+        for (size_t k = 2; k < 6; k++)
+                if (!(s[k] >= '0' && s[k] <= '9') && !((s[k] | 0x20) >= 'a' && (s[k] | 0x20) <= 'f'))
+                        return 0;
+        return 6;
+}
+
 /* Checks the string that starts behind its quote at *K, and leaves *K behind its closing quote. */
 static const char *check_string(const char *s, size_t n, size_t *k, bool *has_nul)
 {
@@ -36,14 +53,15 @@ static const char *check_string(const char *s, size_t n, size_t *k, bool *has_nu
                 if ((unsigned char) s[*k] < 0x20)
                         return "a control character in a string";
                 if (s[*k] == '\\') {
-                        if (n - *k >= strlen(NUL_ESCAPE) && memcmp(s + *k, NUL_ESCAPE, strlen(NUL_ESCAPE)) == 0)
-                                *has_nul = true;
-                        *k += 2;
-                        continue;
+                        length = escape_length(s + *k, n - *k);
+                        if (length == 0)
+                                return "an unknown escape in a string";
+                        *has_nul = *has_nul || is_nul_escape(s + *k, n - *k);
+                } else {
+                        length = utf8_length(s + *k, n - *k);
+                        if (length == 0)
+                                return "a string that is not UTF-8";
                 }
-                length = utf8_length(s + *k, n - *k);
-                if (length == 0)
-                        return "a string that is not UTF-8";
                 *k += length;
         }
         if (*k >= n)
@@ -134,7 +152,7 @@ static char *mark_nuls(const char *data, size_t n)
         for (size_t k = 0; k + 1 < n; k++) {
                 if (copy[k] != '\\')
                         continue;
-                if (n - k >= strlen(NUL_ESCAPE) && memcmp(copy + k, NUL_ESCAPE, strlen(NUL_ESCAPE)) == 0)
+                if (is_nul_escape(copy + k, n - k))
                         memset(copy + k, NUL_MARK, strlen(NUL_ESCAPE));
                 else
                         k++;
@@ -173,7 +191,8 @@ int json_parse(const char *data, size_t n, struct json **ret, struct error *e)
                 return error_oom(e);
         if (!root)
                 return error_set(e, ERROR_BAD_DATA, EBADMSG, "not valid JSON, at byte %zu", at);
-        if (skip_space(data, n, at) != n) {
+        at = skip_space(data, n, at);
+        if (at != n) {
                 cJSON_Delete(root);
                 return error_set(e, ERROR_BAD_DATA, EBADMSG, "not valid JSON: more behind its end, at byte %zu", at);
         }
@@ -228,7 +247,7 @@ int json_u64(const struct json *v, uint64_t *ret)
         if (!cJSON_IsNumber(node(v)))
                 return -EINVAL;
         d = node(v)->valuedouble;
-        if (!(d >= 0 && d <= NUMBER_MAX) || floor(d) < d)
+        if (!(d >= 0 && d <= NUMBER_MAX) || (double) (uint64_t) d < d)
                 return -EINVAL;
         *ret = (uint64_t) d;
         return 0;

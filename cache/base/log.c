@@ -21,11 +21,8 @@ static atomic_uint_fast64_t last_request;
 static _Thread_local struct log_scope *scope_of_thread;
 
 static const char *const level_names[] = {
-        [LOG_LEVEL_NONE] = "none",
-        [LOG_LEVEL_ERROR] = "error",
-        [LOG_LEVEL_WARNING] = "warning",
-        [LOG_LEVEL_INFO] = "info",
-        [LOG_LEVEL_DEBUG] = "debug",
+        [LOG_LEVEL_NONE] = "none", [LOG_LEVEL_ERROR] = "error", [LOG_LEVEL_WARNING] = "warning",
+        [LOG_LEVEL_INFO] = "info", [LOG_LEVEL_DEBUG] = "debug",
 };
 
 int log_open(enum log_level level, const char *path, struct error *e)

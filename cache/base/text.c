@@ -109,7 +109,9 @@ int array_reserve_bytes(void **p, size_t *allocated, size_t need, size_t size)
                 return 0;
         n = MAX(need, *allocated + *allocated / 2);
         n = MAX(n, (size_t) 8);
-        grown = reallocarray(*p, n, size);
+        if (n > PTRDIFF_MAX / size)
+                return -ENOMEM;
+        grown = realloc(*p, n * size);
         if (!grown)
                 return -ENOMEM;
         *p = grown;

@@ -42,8 +42,8 @@ const char *compression_name(enum compression c)
 
 /* ---- the pass ---- */
 
-int scan_new_with(enum compression compression, const struct scan_sink *sink, const struct inflate_ops *inflate, size_t target,
-                  struct scan **ret, struct error *e)
+int scan_new_with(enum compression compression, const struct scan_sink *sink, const struct inflate_ops *inflate,
+                  size_t target, struct scan **ret, struct error *e)
 {
         _cleanup_(scan_free_ptr) struct scan *s = NULL;
         const struct scan_ops *ops;
@@ -68,8 +68,8 @@ int scan_new_with(enum compression compression, const struct scan_sink *sink, co
 
 int scan_new(enum compression compression, const struct scan_sink *sink, struct scan **ret, struct error *e)
 {
-        return scan_new_with(compression, sink, compression == COMPRESSION_GZIP ? inflate_chosen() : NULL, CHUNK_CONTENT_TARGET,
-                             ret, e);
+        return scan_new_with(compression, sink, compression == COMPRESSION_GZIP ? inflate_chosen() : NULL,
+                             CHUNK_CONTENT_TARGET, ret, e);
 }
 
 struct scan *scan_free(struct scan *s)
@@ -174,7 +174,8 @@ static int scan_fail(struct scan *s, int r, struct error *e)
 
 static int scan_ended(const struct scan *s, struct error *e)
 {
-        return error_set(e, ERROR_OTHER, s->failed < 0 ? -s->failed : ECANCELED, "%s: the pass has already ended", s->ops->name);
+        return error_set(e, ERROR_OTHER, s->failed < 0 ? -s->failed : ECANCELED, "%s: the pass has already ended",
+                         s->ops->name);
 }
 
 int scan_feed(struct scan *s, const uint8_t *data, size_t n, struct error *e)
@@ -326,9 +327,9 @@ int codec_decode_with(const struct inflate_ops *inflate, const struct chunk_tabl
         return decode_failed(r, d ? d->ops : NULL, chunk, e);
 }
 
-int codec_decode_slices_with(const struct inflate_ops *inflate, const struct chunk_table *table, const struct chunk *chunks,
-                             size_t count, codec_input_fn *input, void *input_context, uint8_t *buffer,
-                             codec_deliver_fn *deliver, void *deliver_context, struct error *e)
+int codec_decode_slices_with(const struct inflate_ops *inflate, const struct chunk_table *table,
+                             const struct chunk *chunks, size_t count, codec_input_fn *input, void *input_context,
+                             uint8_t *buffer, codec_deliver_fn *deliver, void *deliver_context, struct error *e)
 {
         _cleanup_(decoder_close_ptr) struct decoder *d = NULL;
         int r;
@@ -355,14 +356,16 @@ int codec_decode_slices_with(const struct inflate_ops *inflate, const struct chu
 int codec_decode(const struct chunk_table *table, const struct chunk *chunk, codec_input_fn *input, void *context,
                  uint8_t *out, struct error *e)
 {
-        return codec_decode_with(chunk->codec == CODEC_GZIP ? inflate_chosen() : NULL, table, chunk, input, context, out, e);
+        return codec_decode_with(chunk->codec == CODEC_GZIP ? inflate_chosen() : NULL, table, chunk, input, context,
+                                 out, e);
 }
 
-int codec_decode_slices(const struct chunk_table *table, const struct chunk *chunks, size_t count, codec_input_fn *input,
-                        void *input_context, uint8_t *buffer, codec_deliver_fn *deliver, void *deliver_context, struct error *e)
+int codec_decode_slices(const struct chunk_table *table, const struct chunk *chunks, size_t count,
+                        codec_input_fn *input, void *input_context, uint8_t *buffer, codec_deliver_fn *deliver,
+                        void *deliver_context, struct error *e)
 {
         if (count == 0)
                 return 0;
-        return codec_decode_slices_with(chunks[0].codec == CODEC_GZIP ? inflate_chosen() : NULL, table, chunks, count, input,
-                                        input_context, buffer, deliver, deliver_context, e);
+        return codec_decode_slices_with(chunks[0].codec == CODEC_GZIP ? inflate_chosen() : NULL, table, chunks, count,
+                                        input, input_context, buffer, deliver, deliver_context, e);
 }

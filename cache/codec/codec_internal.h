@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* How the codecs stand behind <regfs/codec.h>: one table of functions for the pass over a layer, one for decoding a chunk,
- * and what all of them share. Private to cache/codec and its tests. */
+/* How the codecs stand behind <regfs/codec.h>: one table of functions for the pass over a layer, one for decoding a
+ * chunk, and what all of them share. Private to cache/codec and its tests. */
 
 #include "inflate.h"
 #include "regfs/codec.h"
@@ -36,7 +36,7 @@ struct scan {
         bool begun;            /* the first chunk has been reported */
         bool slice;            /* the current chunk is a slice, and not its group's first one */
         bool sink_failed;
-        int failed;            /* what ended the pass */
+        int failed; /* what ended the pass */
 };
 
 /* Hands N decoded bytes to the sink, and cuts the current chunk into slices where it would grow past its bound. */
@@ -49,8 +49,8 @@ int scan_begin_chunk(struct scan *s, uint64_t blob_offset, struct error *e);
 int scan_begin_at_checkpoint(struct scan *s, uint64_t in, const struct inflate_place *place, struct error *e);
 
 /* scan_new with a chosen inflate and a smaller CHUNK_CONTENT_TARGET. */
-int scan_new_with(enum compression compression, const struct scan_sink *sink, const struct inflate_ops *inflate, size_t target,
-                  struct scan **ret, struct error *e);
+int scan_new_with(enum compression compression, const struct scan_sink *sink, const struct inflate_ops *inflate,
+                  size_t target, struct scan **ret, struct error *e);
 
 /* ---- decoding ---- */
 
@@ -76,8 +76,8 @@ struct decoder_ops {
         int (*open)(struct decoder *d, const struct chunk_table *table, const struct chunk *chunk, struct error *e);
         void (*close)(struct decoder *d); /* accepts what open left half-built */
 
-        /* Decodes the next bytes into OUT: at most N, at least one. Returns 0, or -EBADMSG with E, also when the blob range
-         * ends first. */
+        /* Decodes the next bytes into OUT: at most N, at least one. Returns 0, or -EBADMSG with E, also when the
+         * blob range ends first. */
         int (*read)(struct decoder *d, uint8_t *out, size_t n, size_t *ret_n, struct error *e);
 };
 
@@ -98,6 +98,6 @@ int decoder_ended_early(struct decoder *d, struct error *e);
 /* codec_decode and codec_decode_slices with a chosen inflate. */
 int codec_decode_with(const struct inflate_ops *inflate, const struct chunk_table *table, const struct chunk *chunk,
                       codec_input_fn *input, void *context, uint8_t *out, struct error *e);
-int codec_decode_slices_with(const struct inflate_ops *inflate, const struct chunk_table *table, const struct chunk *chunks,
-                             size_t count, codec_input_fn *input, void *input_context, uint8_t *buffer,
-                             codec_deliver_fn *deliver, void *deliver_context, struct error *e);
+int codec_decode_slices_with(const struct inflate_ops *inflate, const struct chunk_table *table,
+                             const struct chunk *chunks, size_t count, codec_input_fn *input, void *input_context,
+                             uint8_t *buffer, codec_deliver_fn *deliver, void *deliver_context, struct error *e);

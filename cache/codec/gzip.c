@@ -2,8 +2,8 @@
 
 /* The pass over a gzip layer: any number of members, chunks at members or at deflate blocks.
  *
- * At a block boundary the inflate stream is started anew from the very checkpoint that is reported. So the CRC-32 at the
- * member's end proves every checkpoint in it: one that was wrong would have spoilt what came behind it. */
+ * At a block boundary the inflate stream is started anew from the very checkpoint that is reported. So the CRC-32 at
+ * the member's end proves every checkpoint in it: one that was wrong would have spoilt what came behind it. */
 
 #include <string.h>
 
@@ -130,7 +130,8 @@ static int gzip_run(struct gzip_scan *s, struct inflate_io *io, bool stop, struc
         return status;
 }
 /* Inflates from *IN until the member's deflate data ends (state changes) or the input is used up. */
-static int gzip_inflate(struct gzip_scan *s, const uint8_t *piece, const uint8_t **in, const uint8_t *end, struct error *e)
+static int gzip_inflate(struct gzip_scan *s, const uint8_t *piece, const uint8_t **in, const uint8_t *end,
+                        struct error *e)
 {
         struct inflate_io io = { .piece = piece, .in = *in, .in_length = (size_t) (end - *in) };
         bool stop;
@@ -149,8 +150,8 @@ static int gzip_inflate(struct gzip_scan *s, const uint8_t *piece, const uint8_t
                 r = status == INFLATE_BOUNDARY ? gzip_block_boundary(s, &io, e) : 0;
                 if (r != 0)
                         return r;
-                /* When the chunk has become long enough with the last of the input, a block may just have ended: that is
-                 * asked for now, while the input is still there. */
+                /* When the chunk has become long enough with the last of the input, a block may just have ended:
+                 * that is asked for now, while the input is still there. */
         } while (status == INFLATE_BOUNDARY ||
                  (status == INFLATE_MORE && (io.in_length > 0 || io.out_length == 0 || gzip_is_due(s) != stop)));
 

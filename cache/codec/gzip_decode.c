@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* One chunk of a gzip stream: from a member's header or from a checkpoint, over the ends of members. Trailers are passed
- * over unread: the chunk's digest says more, and most chunks begin or end in the middle of a member. */
+/* One chunk of a gzip stream: from a member's header or from a checkpoint, over the ends of members. Trailers are
+ * passed over unread: the chunk's digest says more, and most chunks begin or end in the middle of a member. */
 
 #include <zstd.h>
 
@@ -23,8 +23,8 @@ struct gzip_decoder {
 };
 
 /* The window of CP, in WINDOW or where it lies in the table. */
-static int checkpoint_window(const struct chunk_table *t, const struct checkpoint *cp, uint8_t window[static INFLATE_WINDOW],
-                             struct inflate_place *place, struct error *e)
+static int checkpoint_window(const struct chunk_table *t, const struct checkpoint *cp,
+                             uint8_t window[static INFLATE_WINDOW], struct inflate_place *place, struct error *e)
 {
         size_t n;
 
@@ -45,7 +45,8 @@ static int checkpoint_window(const struct chunk_table *t, const struct checkpoin
         return 0;
 }
 
-static int gzip_start_at(struct gzip_decoder *d, const struct chunk_table *t, const struct checkpoint *cp, struct error *e)
+static int gzip_start_at(struct gzip_decoder *d, const struct chunk_table *t, const struct checkpoint *cp,
+                         struct error *e)
 {
         struct inflate_place place = { .bits = cp->bits };
         uint8_t window[INFLATE_WINDOW];
@@ -68,7 +69,8 @@ static int gzip_start_at(struct gzip_decoder *d, const struct chunk_table *t, co
         return d->decoder.inflate->start(d->inflate, &place, e);
 }
 
-static int gzip_decoder_open(struct decoder *decoder, const struct chunk_table *table, const struct chunk *chunk, struct error *e)
+static int gzip_decoder_open(struct decoder *decoder, const struct chunk_table *table, const struct chunk *chunk,
+                             struct error *e)
 {
         struct gzip_decoder *d = (struct gzip_decoder *) decoder;
 

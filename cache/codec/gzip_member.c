@@ -86,8 +86,9 @@ static int header_byte(struct gzip_header *h, uint8_t c, struct error *e)
         case GZIP_FIELD_CRC:
                 h->stored_crc |= (uint32_t) c << (8 * h->at);
                 if (h->at == 1 && h->stored_crc != (h->crc & 0xffff))
-                        return error_set(e, ERROR_BAD_DATA, EBADMSG, "the gzip header's CRC is %04" PRIx32 ", it says %04" PRIx32,
-                                         h->crc & 0xffff, h->stored_crc);
+                        return error_set(e, ERROR_BAD_DATA, EBADMSG,
+                                         "the gzip header's CRC is %04" PRIx32 ", it says %04" PRIx32, h->crc & 0xffff,
+                                         h->stored_crc);
                 return h->at == 1;
         case GZIP_FIELD_END:
         default:
@@ -136,10 +137,11 @@ int gzip_trailer_check(const struct gzip_trailer *t, uint32_t crc, uint32_t size
         uint32_t stored_crc = read_le32(t->bytes), stored_size = read_le32(t->bytes + 4);
 
         if (crc != stored_crc)
-                return error_set(e, ERROR_BAD_DATA, EBADMSG, "CRC-32 is %08" PRIx32 ", the gzip trailer says %08" PRIx32, crc,
-                                 stored_crc);
+                return error_set(e, ERROR_BAD_DATA, EBADMSG,
+                                 "CRC-32 is %08" PRIx32 ", the gzip trailer says %08" PRIx32, crc, stored_crc);
         if (size != stored_size)
-                return error_set(e, ERROR_BAD_DATA, EBADMSG, "the size is %" PRIu32 ", the gzip trailer says %" PRIu32 " (modulo 2^32)",
-                                 size, stored_size);
+                return error_set(e, ERROR_BAD_DATA, EBADMSG,
+                                 "the size is %" PRIu32 ", the gzip trailer says %" PRIu32 " (modulo 2^32)", size,
+                                 stored_size);
         return 0;
 }

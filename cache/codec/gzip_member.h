@@ -30,8 +30,8 @@ struct gzip_header {
         uint32_t stored_crc;
 };
 
-/* Reads on from *IN up to END and moves *IN behind what belongs to the header. Returns 1 at its end, 0 when more input is
- * needed, or -EBADMSG with E. */
+/* Reads on from *IN up to END and moves *IN behind what belongs to the header. Returns 1 at its end, 0 when more
+ * input is needed, or -EBADMSG with E. */
 int gzip_header_read(struct gzip_header *h, const uint8_t **in, const uint8_t *end, struct error *e);
 
 #define GZIP_TRAILER_SIZE 8

@@ -9,10 +9,10 @@
 #include "regfs/codec.h"
 #include "regfs/log.h"
 
-#define TEST_SIZE (40 * KIB)  /* more than a window */
-#define TEST_PIECE 509     /* of input: odd, so that blocks end anywhere in a piece */
-#define TEST_RESUMED 1000  /* bytes that zlib decodes from every stop */
-#define TEST_MIN_STOPS 24  /* fewer would prove nothing */
+#define TEST_SIZE (40 * KIB) /* more than a window */
+#define TEST_PIECE 509       /* of input: odd, so that blocks end anywhere in a piece */
+#define TEST_RESUMED 1000    /* bytes that zlib decodes from every stop */
+#define TEST_MIN_STOPS 24    /* fewer would prove nothing */
 
 struct self_test {
         uint8_t *content;
@@ -43,13 +43,14 @@ static void self_test_fill(uint8_t *content, size_t n)
                 distance = 1 + (x >> 8) % 32000;
                 for (size_t i = 0; i < length && at < n; i++, at++) {
                         x = x * 1664525 + 1013904223;
-                        content[at] = length > 8 && distance <= at ? content[at - distance] : (uint8_t) ('a' + (x >> 27));
+                        content[at] =
+                                length > 8 && distance <= at ? content[at - distance] : (uint8_t) ('a' + (x >> 27));
                 }
         }
 }
 
-/* The content as one deflate stream of many small blocks of all three types: memory level 1 makes zlib end a dynamic block
- * after 128 symbols. */
+/* The content as one deflate stream of many small blocks of all three types: memory level 1 makes zlib end a dynamic
+ * block after 128 symbols. */
 static int self_test_compress(struct self_test *t)
 {
         static const struct {
@@ -81,8 +82,8 @@ static int self_test_compress(struct self_test *t)
 }
 
 /* Inflates on with zlib from PLACE, at byte IN of the stream and byte OUT of the content. */
-static int self_test_resume(const struct self_test *t, struct inflate *zlib, const struct inflate_place *place, size_t in,
-                            size_t out, struct error *e)
+static int self_test_resume(const struct self_test *t, struct inflate *zlib, const struct inflate_place *place,
+                            size_t in, size_t out, struct error *e)
 {
         uint8_t resumed[TEST_RESUMED];
         size_t expected = MIN(sizeof(resumed), TEST_SIZE - out);
@@ -135,8 +136,8 @@ static int self_test_step(struct self_test *t, const struct inflate_ops *ops, st
         return r < 0 ? r : status;
 }
 
-static int self_test_inflate(struct self_test *t, const struct inflate_ops *ops, struct inflate *i, struct inflate *zlib,
-                             struct error *e)
+static int self_test_inflate(struct self_test *t, const struct inflate_ops *ops, struct inflate *i,
+                             struct inflate *zlib, struct error *e)
 {
         struct inflate_io io = { .in = t->stream, .out = t->result, .out_length = TEST_SIZE + 1 };
         size_t started = 0;
@@ -155,7 +156,8 @@ static int self_test_inflate(struct self_test *t, const struct inflate_ops *ops,
             memcmp(t->result, t->content, TEST_SIZE) != 0)
                 return error_set(e, ERROR_OTHER, EIO, "the inflated bytes differ");
         if (t->stops < TEST_MIN_STOPS || t->unaligned < TEST_MIN_STOPS / 2)
-                return error_set(e, ERROR_OTHER, EIO, "only %zu stops at blocks, %zu of them inside a byte", t->stops, t->unaligned);
+                return error_set(e, ERROR_OTHER, EIO, "only %zu stops at blocks, %zu of them inside a byte", t->stops,
+                                 t->unaligned);
         return 0;
 }
 

@@ -23,8 +23,8 @@ struct inflate_io {
         size_t in_length;
         uint8_t *out;
         size_t out_length;
-        /* After INFLATE_BOUNDARY: the next block's first bits are the upper BITS bits of the byte ahead of in. It lies in
-         * the piece too, because a block's end is found as soon as its last bit is there. */
+        /* After INFLATE_BOUNDARY: the next block's first bits are the upper BITS bits of the byte ahead of in. It
+         * lies in the piece too, because a block's end is found as soon as its last bit is there. */
         unsigned bits;
 };
 
@@ -48,14 +48,14 @@ struct inflate_ops {
         /* Forgets everything and makes ready to inflate from PLACE (NULL: from a byte boundary, without a window). */
         int (*start)(struct inflate *i, const struct inflate_place *place, struct error *e);
 
-        /* Inflates: moves in and out forward. At INFLATE_BOUNDARY and INFLATE_END all output before that place has been
-         * written, and in is at the first byte of which no bit was used; bytes that the implementation had looked at
-         * ahead are given back. With STOP the run ends at the next block boundary that the implementation can stop at: the
-         * end of the block that is being inflated, or the boundary where the run before it ended, unless that lies before
-         * the piece. A stop is asked for only after output, and from then on in every run until it comes.
-         * While the status is INFLATE_MORE with a full output, there may be more output without further input: a caller
-         * runs on until the output is not filled before it lets go of the piece.
-         * Returns a status, or -EBADMSG with E. */
+        /* Inflates: moves in and out forward. At INFLATE_BOUNDARY and INFLATE_END all output before that place has
+         * been written, and in is at the first byte of which no bit was used; bytes that the implementation had
+         * looked at ahead are given back. With STOP the run ends at the next block boundary that the implementation
+         * can stop at: the end of the block that is being inflated, or the boundary where the run before it ended,
+         * unless that lies before the piece. A stop is asked for only after output, and from then on in every run
+         * until it comes. While the status is INFLATE_MORE with a full output, there may be more output without
+         * further input: a caller runs on until the output is not filled before it lets go of the piece. Returns a
+         * status, or -EBADMSG with E. */
         int (*run)(struct inflate *i, struct inflate_io *io, bool stop, struct error *e);
 
         /* CRC-32 of gzip, continued from CRC; 0 to begin. */
@@ -67,8 +67,8 @@ extern const struct inflate_ops inflate_zlib;
 /* NULL when regfs was built without libisal, or with a version whose fields are not known to mean the same. */
 const struct inflate_ops *inflate_isal(void);
 
-/* Inflates a stream made on the spot with OPS, piece by piece, stopping at blocks, and resumes zlib and OPS at every stop.
- * Returns 0, or -errno with E that says what differed. */
+/* Inflates a stream made on the spot with OPS, piece by piece, stopping at blocks, and resumes zlib and OPS at every
+ * stop. Returns 0, or -errno with E that says what differed. */
 int inflate_self_test(const struct inflate_ops *ops, struct error *e);
 
 /* The implementation in use: chosen once, see inflate_backend in <regfs/codec.h>. */

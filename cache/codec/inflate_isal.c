@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* libisal inflates more than twice as fast as zlib, but has no call that stops between two deflate blocks. It has fields
- * that do: when a block ends, isal_inflate looks at the public field bfinal to see whether that was the last one, and if
- * so stops, with the bits that it read ahead in read_in. So a stop is asked for by setting bfinal while a block is being
- * decoded. Nothing is rolled back or decoded twice.
+/* libisal inflates about twice as fast as zlib, but has no call that stops between two deflate blocks. It has
+ * fields that do: when a block ends, isal_inflate looks at the public field bfinal to see whether that was the last
+ * one, and if so stops, with the bits that it read ahead in read_in. So a stop is asked for by setting bfinal while
+ * a block is being decoded. Nothing is rolled back or decoded twice.
  *
- * This holds for libisal 2.30.0 and 2.31.0; from 2.31.1 on the bits of a partly used byte are dropped at the end. The
- * versions are checked here against the header, and by inflate_self_test against the library that is really loaded. */
+ * This holds for libisal 2.30.0 and 2.31.0; from 2.31.1 on the bits of a partly used byte are dropped at the end.
+ * The versions are checked here against the header, and by inflate_self_test against the library that is really
+ * loaded. */
 
 #include "inflate.h"
 

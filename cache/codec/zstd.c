@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Zstandard (RFC 8878). A frame can only be decoded from its start, so a chunk is a group of small frames, one frame, or a
- * slice of a large one. The frame header is read here, ahead of the library: what it says about the size decides where the
- * frame goes. */
+/* Zstandard (RFC 8878). A frame can only be decoded from its start, so a chunk is a group of small frames, one
+ * frame, or a slice of a large one. The frame header is read here, ahead of the library: what it says about the size
+ * decides where the frame goes. */
 
 #include <inttypes.h>
 #include <string.h>
@@ -20,8 +20,11 @@
 #define SKIPPABLE_MASK 0xfffffff0u
 #define SKIPPABLE_HEADER 8
 #define SKIPPABLE_SMALL (4 * KIB) /* not worth a chunk of its own; the table of contents of zstd:chunked is larger */
-#define FRAME_HEADER_MIN 5 /* magic and descriptor: tells the header's length */
+#define FRAME_HEADER_MIN 5        /* magic and descriptor: tells the header's length */
 #define FRAME_HEADER_MAX 18
+#define BLOCK_HEADER 3
+#define BLOCK_LAST 1
+#define BLOCK_COMPRESSED 2
 
 enum zstd_state {
         ZSTD_STATE_HEADER,
@@ -33,7 +36,7 @@ struct zstd_scan {
         struct scan scan;
         ZSTD_DCtx *context;
         enum zstd_state state;
-        bool frames;           /* there was one */
+        bool frames; /* there was one */
         uint8_t header[FRAME_HEADER_MAX];
         size_t header_length;
         uint64_t skip;         /* bytes left of a skippable frame */
@@ -62,7 +65,8 @@ static int zstd_failed(size_t code, struct error *e)
         if (ZSTD_getErrorCode(code) == ZSTD_error_memory_allocation)
                 return error_oom(e);
         if (ZSTD_getErrorCode(code) == ZSTD_error_frameParameter_windowTooLarge)
-                return error_set(e, ERROR_BAD_DATA, EBADMSG, "a zstd frame needs a window of more than %u MiB", 1u << (WINDOW_LOG_MAX - 20));
+                return error_set(e, ERROR_BAD_DATA, EBADMSG, "a zstd frame needs a window of more than %u MiB",
+                                 1u << (WINDOW_LOG_MAX - 20));
         return error_set(e, ERROR_BAD_DATA, EBADMSG, "%s", name);
 }
 
@@ -86,7 +90,8 @@ static bool is_skippable(const uint8_t *header)
         return (read_le32(header) & SKIPPABLE_MASK) == ZSTD_MAGIC_SKIPPABLE_START;
 }
 
-/* How long the header is whose first N bytes are at P; more than N while that cannot be told yet (RFC 8878, 3.1.1.1). */
+/* How long the header is whose first N bytes are at P; more than N while that cannot be told yet (RFC 8878,
+ * 3.1.1.1). */
 static size_t header_size(const uint8_t *p, size_t n)
 {
         static const uint8_t dictionary_id[] = { 0, 1, 2, 4 }, content_size[] = { 0, 2, 4, 8 };
@@ -116,29 +121,41 @@ static int zstd_flush(struct zstd_scan *s, struct error *e)
         return r;
 }
 
-/* Whether the frame at IN, of which N bytes are in sight, may share a chunk with LENGTH bytes of content before it: when it
- * is known to be small. */
-static bool zstd_may_join(const struct zstd_scan *s, uint64_t length, const uint8_t *in, size_t n)
+/* The most content that the frame at IN can have, of which N bytes are in sight; UINT64_MAX when that is not known. A
+ * frame without a declared size, as streaming compressors write them, is small when its first block is its last one. */
+static uint64_t frame_bound(const uint8_t *in, size_t n)
 {
         size_t header = header_size(in, n);
         uint64_t size;
+        uint32_t block;
 
-        if (s->scan.slice || length >= s->scan.target / 2 || n < header)
-                return false;
+        if (n < header)
+                return UINT64_MAX;
         if (is_skippable(in))
-                return read_le32(in + 4) <= SKIPPABLE_SMALL;
+                return read_le32(in + 4) <= SKIPPABLE_SMALL ? 0 : UINT64_MAX;
         size = ZSTD_getFrameContentSize(in, header);
-        return size != ZSTD_CONTENTSIZE_UNKNOWN && size != ZSTD_CONTENTSIZE_ERROR && size <= s->scan.target - length;
+        if (size == ZSTD_CONTENTSIZE_ERROR)
+                return UINT64_MAX;
+        if (size != ZSTD_CONTENTSIZE_UNKNOWN)
+                return size;
+        if (n - header < BLOCK_HEADER)
+                return UINT64_MAX;
+        block = (uint32_t) in[header] | (uint32_t) in[header + 1] << 8 | (uint32_t) in[header + 2] << 16;
+        if (!(block & BLOCK_LAST))
+                return UINT64_MAX;
+        return (block >> 1 & 3) == BLOCK_COMPRESSED ? ZSTD_BLOCKSIZE_MAX : block >> 3;
 }
 
-/* Settles where the frame at IN goes. That cannot wait for the next feed, when this place must not be reported any more:
- * so a frame whose header is cut in two by the end of a feed begins a chunk, whatever the header will say. */
+/* Settles where the frame at IN goes. That cannot wait for the next feed, when this place must not be reported any
+ * more: so a frame whose header is cut in two by the end of a feed begins a chunk, whatever the header will say. */
 static int zstd_place_frame(struct zstd_scan *s, uint64_t blob_offset, const uint8_t *in, size_t n, struct error *e)
 {
         uint64_t length = chunk_length(s);
         int r;
 
-        if (length == 0 || zstd_may_join(s, length, in, n))
+        if (length == 0)
+                return 0;
+        if (!s->scan.slice && length < s->scan.target / 2 && frame_bound(in, n) <= s->scan.target - length)
                 return 0;
         r = zstd_flush(s, e);
         return r == 0 ? scan_begin_chunk(&s->scan, blob_offset, e) : r;
@@ -157,7 +174,9 @@ static int zstd_frame(struct zstd_scan *s, ZSTD_inBuffer *input, struct error *e
                 s->frame_length += output.pos - s->filled;
                 s->filled = output.pos;
                 if (s->frame_length > s->frame_size)
-                        return error_set(e, ERROR_BAD_DATA, EBADMSG, "a zstd frame is longer than the %" PRIu64 " bytes it declares", s->frame_size);
+                        return error_set(e, ERROR_BAD_DATA, EBADMSG,
+                                         "a zstd frame is longer than the %" PRIu64 " bytes it declares",
+                                         s->frame_size);
                 if (hint == 0) {
                         s->state = ZSTD_STATE_HEADER;
                         s->frames = true;
@@ -195,7 +214,8 @@ static int zstd_header_complete(struct zstd_scan *s, struct error *e)
         return zstd_frame(s, &input, e);
 }
 
-static int zstd_header(struct zstd_scan *s, const uint8_t *piece, const uint8_t **in, const uint8_t *end, struct error *e)
+static int zstd_header(struct zstd_scan *s, const uint8_t *piece, const uint8_t **in, const uint8_t *end,
+                       struct error *e)
 {
         size_t need;
 
@@ -272,8 +292,8 @@ struct zstd_decoder {
         ZSTD_DCtx *context;
 };
 
-static int zstd_decoder_open(struct decoder *d, _unused_ const struct chunk_table *table, _unused_ const struct chunk *chunk,
-                             struct error *e)
+static int zstd_decoder_open(struct decoder *d, _unused_ const struct chunk_table *table,
+                             _unused_ const struct chunk *chunk, struct error *e)
 {
         return zstd_context_new(&((struct zstd_decoder *) d)->context, e);
 }

@@ -272,7 +272,7 @@ static int refuse_schema1(const struct context *c, const struct json *root, cons
         uint64_t version = 0;
 
         (void) json_u64(json_member(root, "schemaVersion"), &version);
-        if (version == 1 || contains(served, "manifest.v1+"))
+        if (version == 1 || contains(served, "docker.distribution.manifest.v1+"))
                 return bad(c, "it is a schema 1 manifest, a format that docker gave up in 2017: push the image again with a "
                               "current tool");
         if (version != 2)

@@ -147,7 +147,7 @@ static int check_header(const struct reader *r, size_t count)
         const struct itable_file_header *h = (const void *) r->map;
         struct digest subject = { 0 };
 
-        if (r->size < sizeof(*h) || memcmp(h->magic, r->file->magic, sizeof(h->magic)) != 0)
+        if (memcmp(h->magic, r->file->magic, sizeof(h->magic)) != 0)
                 return refuse(r, EBADMSG, "the file is none");
         if (h->version != r->file->version)
                 return refuse(r, ESTALE, "the file has another version");

@@ -166,21 +166,24 @@ static int count_extension(struct tar_scanner *t, uint64_t n, struct error *e)
         return 0;
 }
 
-/* The local xattrs over the global ones. */
+/* The local xattrs over the global ones. A record with an empty value takes its name back, here as with every key. */
 static int set_xattrs(struct tar_scanner *t, struct error *e)
 {
         const struct pax_records *local = &t->local, *global = &t->global;
         struct layer_entry *entry = &t->entry;
+        size_t n;
 
-        entry->xattrs = local->xattr_count > 0 ? local->xattrs : global->xattrs;
-        entry->xattr_count = local->xattr_count > 0 ? local->xattr_count : global->xattr_count;
-        if (local->xattr_count == 0 || global->xattr_count == 0)
+        entry->xattrs = NULL;
+        entry->xattr_count = 0;
+        if (local->xattr_count == 0 && global->xattr_count == 0)
                 return 0;
         if (array_reserve(t->xattrs, &t->xattrs_allocated, local->xattr_count + global->xattr_count) < 0)
                 return error_oom(e);
+        n = pax_merge_xattrs(global->xattrs, global->xattr_count, local->xattrs, local->xattr_count, t->xattrs);
+        for (size_t i = 0; i < n; i++)
+                if (t->xattrs[i].value_length > 0)
+                        t->xattrs[entry->xattr_count++] = t->xattrs[i];
         entry->xattrs = t->xattrs;
-        entry->xattr_count =
-                pax_merge_xattrs(global->xattrs, global->xattr_count, local->xattrs, local->xattr_count, t->xattrs);
         return 0;
 }
 

@@ -2,7 +2,8 @@
 #pragma once
 
 /* Chunks: the units that are fetched, verified, decoded and stored, and the checkpoints from which a gzip stream is
- * resumed. The structs are rows of the TOC file (design "On disk"), little-endian, used where they lie in the mapping. */
+ * resumed. The structs are rows of the TOC file (design "On disk"), little-endian, used where they lie in the
+ * mapping. */
 
 #include "regfs/base.h"
 #include "regfs/digest.h"
@@ -19,9 +20,9 @@ enum chunk_flags {
         /* digest is the SHA-256 of the decoded content; otherwise of the blob range. */
         CHUNK_DIGEST_CONTENT = 1 << 0,
         /* One of several neighbouring chunks that can only be decoded together, from the start of their common blob
-         * range: they have equal blob_offset, blob_length, codec and checkpoint, and skip says how many decoded bytes of
-         * the range come before this chunk. The first one has skip 0, each other one begins where the one before ends.
-         * Their digest is always that of the content. */
+         * range: they have equal blob_offset, blob_length, codec and checkpoint, and skip says how many decoded
+         * bytes of the range come before this chunk. The first one has skip 0, each other one begins where the one
+         * before ends. Their digest is always that of the content. */
         CHUNK_SLICE = 1 << 1,
         /* digest is absent (all zero): allowed only where formats.md says that none exists. */
         CHUNK_NO_DIGEST = 1 << 2,
@@ -30,7 +31,8 @@ enum chunk_flags {
 #define CHECKPOINT_NONE UINT32_MAX
 
 struct chunk {
-        uint64_t content_offset; /* rows are sorted by it and do not overlap; a chunk's end need not be the next one's start */
+        /* Rows are sorted by it and do not overlap; a chunk's end need not be the next one's start. */
+        uint64_t content_offset;
         uint64_t blob_offset;
         uint64_t blob_length;
         uint64_t skip;           /* decoded bytes to drop before the content: eStargz innerOffset, or of a slice */
@@ -51,15 +53,15 @@ _Static_assert(sizeof(struct chunk) == 80, "chunk rows are part of the file form
 /* No chunk may hold more: bounds every buffer. */
 #define CHUNK_CONTENT_MAX (32 * MIB)
 
-/* Where raw inflate resumes: the first bit is bit BITS of the byte at blob offset IN - (BITS ? 1 : 0) counted the zlib way:
- * when bits > 0, the upper BITS bits of the byte at in - 1 are the first ones (inflatePrime). */
+/* Where raw inflate resumes: the first bit is bit BITS of the byte at blob offset IN - (BITS ? 1 : 0) counted the
+ * zlib way: when bits > 0, the upper BITS bits of the byte at in - 1 are the first ones (inflatePrime). */
 struct checkpoint {
-        uint64_t in;             /* blob offset of the first whole byte */
-        uint64_t out;            /* content offset there: content_offset - skip of the chunks that resume here */
-        uint64_t window_offset;  /* in the windows section: one zstd frame, or raw when window_length == window_raw */
-        uint32_t window_length;  /* stored bytes; 0: no window needed */
-        uint32_t window_raw;     /* decoded bytes, at most 32768 */
-        uint8_t bits;            /* 0 … 7 */
+        uint64_t in;            /* blob offset of the first whole byte */
+        uint64_t out;           /* content offset there: content_offset - skip of the chunks that resume here */
+        uint64_t window_offset; /* in the windows section: one zstd frame, or raw when window_length == window_raw */
+        uint32_t window_length; /* stored bytes; 0: no window needed */
+        uint32_t window_raw;    /* decoded bytes, at most 32768 */
+        uint8_t bits;           /* 0 … 7 */
         uint8_t reserved[7];
 };
 
@@ -80,7 +82,7 @@ struct chunk_table {
 /* Index of the chunk that holds content offset OFFSET, or of the first one behind it; chunk_count when none follows. */
 size_t chunk_find(const struct chunk_table *t, uint64_t offset);
 
-/* Checks every row against the others and against the sizes: order, overlaps, lengths, bounds, codec, checkpoint, slices,
- * and that a blob range can hold as much content as its chunks claim (deflate 1032 : 1, zstd 32768 : 1).
- * A damaged file is hostile input. Returns 0 or -EBADMSG with E that names the row. */
+/* Checks every row against the others and against the sizes: order, overlaps, lengths, bounds, codec, checkpoint,
+ * slices, and that a blob range can hold as much content as its chunks claim (deflate 1032 : 1, zstd 32768 : 1). A
+ * damaged file is hostile input. Returns 0 or -EBADMSG with E that names the row. */
 int chunk_table_check(const struct chunk_table *t, struct error *e);

@@ -22,7 +22,7 @@ struct digest {
         uint8_t bytes[DIGEST_MAX_SIZE]; /* unused bytes are zero */
 };
 
-/* Returns 0, or -EINVAL with E naming the text (cut to 100 bytes, controls escaped). S may be NULL: that is no digest. */
+/* Returns 0, or -EINVAL with E naming the text (cut to 100 bytes, controls escaped). NULL is no digest either. */
 int digest_parse(const char *s, struct digest *ret, struct error *e);
 
 /* "sha256:<hex>" into OUT, at least DIGEST_STRING_MAX bytes. Returns OUT. */

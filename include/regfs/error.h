@@ -26,7 +26,10 @@ struct error {
         char message[1000];
 };
 
-#define ERROR_INIT { .kind = ERROR_NONE }
+#define ERROR_INIT                 \
+        {                          \
+                .kind = ERROR_NONE \
+        }
 
 /* Sets *E (may be NULL) and returns -CODE. CODE is a positive errno value; 0 is taken as EIO. A message that was
  * there before is replaced: to add what was being done, use error_prefix. Messages have no newline and no full stop. */

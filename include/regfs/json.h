@@ -30,7 +30,8 @@ const char *json_text(const struct json *v);
 /* json_text of a member. */
 const char *json_member_text(const struct json *v, const char *name);
 
-/* A whole number from 0 to 2^53 - 1 (a double may stand for several beyond). Returns 0, -ENOENT when V is NULL, -EINVAL for anything else. */
+/* A whole number from 0 to 2^53 - 1: beyond, a double may stand for several. Returns 0, -ENOENT when V is NULL,
+ * -EINVAL for anything else. */
 int json_u64(const struct json *v, uint64_t *ret);
 int json_bool(const struct json *v, bool *ret);
 

@@ -2,7 +2,8 @@
 #pragma once
 
 /* One log for the process, safe from any thread: a line is one write(2). Each line has the time (UTC, ms), level,
- * thread id, and, from the innermost scope of the thread, the request number and the object (a blob, a reference, a URL):
+ * thread id, and, from the innermost scope of the thread, the request number and the object (a blob, a reference,
+ * a URL):
  *
  *     2026-03-01T12:00:00.123Z debug [4711/fetch] #42 sha256:2241…: flight begins: bytes 0-4194303
  *
@@ -36,10 +37,10 @@ void log_write(enum log_level level, const char *format, ...) _printf_(2, 3);
 #define log_error(...) log_write(LOG_LEVEL_ERROR, __VA_ARGS__)
 #define log_warning(...) log_write(LOG_LEVEL_WARNING, __VA_ARGS__)
 #define log_info(...) log_write(LOG_LEVEL_INFO, __VA_ARGS__)
-#define log_debug(...)                                                  \
-        do {                                                            \
-                if (log_enabled(LOG_LEVEL_DEBUG))                       \
-                        log_write(LOG_LEVEL_DEBUG, __VA_ARGS__);        \
+#define log_debug(...)                                           \
+        do {                                                     \
+                if (log_enabled(LOG_LEVEL_DEBUG))                \
+                        log_write(LOG_LEVEL_DEBUG, __VA_ARGS__); \
         } while (0)
 
 /* What the lines of this thread are about, until the scope ends. Scopes nest; OBJECT is borrowed and must outlive
@@ -54,8 +55,8 @@ void log_scope_begin(struct log_scope *scope, uint64_t request, const char *obje
 void log_scope_end(struct log_scope *scope);
 
 /* LOG_SCOPE(request, object): a scope that ends with the enclosing block. */
-#define LOG_SCOPE(request, object)                                              \
-        _cleanup_(log_scope_end) struct log_scope _log_scope;                   \
+#define LOG_SCOPE(request, object)                            \
+        _cleanup_(log_scope_end) struct log_scope _log_scope; \
         log_scope_begin(&_log_scope, (request), (object))
 
 /* A new request number, unique in this process, from 1. */

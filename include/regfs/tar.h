@@ -16,8 +16,8 @@
  *   - Unknown types are regular files. Volume labels ('V') and Solaris ACLs ('A') are passed over; the rest of a file
  *     from another volume ('M') is refused, and so are a sparse entry of star and an unknown GNU.sparse version.
  *   - GNU long names go before pax records, and pax records before header fields, which are then not even parsed. A
- *     record with an empty value leaves the header's field, but is an empty xattr. Of two extension headers of a kind
- *     for one entry the later counts.
+ *     record with an empty value takes its key back: the header's field stays, and there is no xattr of that name, as
+ *     with umoci and podman. Of two extension headers of a kind for one entry the later counts.
  *   - Global records are defaults for all that follows, save GNU.sparse ones, which are ignored there.
  *   - Names, targets and xattr names are bytes; the entry's xattrs are sorted by name, a name once. */
 

@@ -37,12 +37,12 @@ char *buf_steal(struct buf *b);
 int array_reserve_bytes(void **p, size_t *allocated, size_t need, size_t size);
 
 /* array_reserve(p, &allocated, need): P is an lvalue of pointer type. */
-#define array_reserve(p, allocated, need)                                               \
-        ({                                                                              \
-                void *_array = (p);                                                     \
+#define array_reserve(p, allocated, need)                                                 \
+        ({                                                                                \
+                void *_array = (p);                                                       \
                 int _r = array_reserve_bytes(&_array, (allocated), (need), sizeof(*(p))); \
-                (p) = _array;                                                           \
-                _r;                                                                     \
+                (p) = _array;                                                             \
+                _r;                                                                       \
         })
 
 /* asprintf that returns NULL when out of memory. */

@@ -30,7 +30,10 @@ struct cond {
         pthread_cond_t native;
 };
 
-#define MUTEX_INIT { .native = PTHREAD_MUTEX_INITIALIZER }
+#define MUTEX_INIT                                  \
+        {                                           \
+                .native = PTHREAD_MUTEX_INITIALIZER \
+        }
 
 void mutex_init(struct mutex *m);
 void mutex_destroy(struct mutex *m);

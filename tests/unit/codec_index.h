@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* The smallest indexer that obeys <regfs/codec.h>: runs the pass, keeps content, chunk rows, checkpoints and windows, and
- * checks on the way what the header promises about the calls. And the caller of codec_decode: decodes every chunk alone. */
+/* The smallest indexer that obeys <regfs/codec.h>: runs the pass, keeps content, chunk rows, checkpoints and
+ * windows, and checks on the way what the header promises about the calls. And the caller of codec_decode: decodes
+ * every chunk alone. */
 
 #include "codec_streams.h"
 #include "../../cache/codec/codec_internal.h"
@@ -16,9 +17,9 @@ struct index {
         struct buf windows;
         bool compress_windows;
         uint64_t blob_size;
-        uint64_t fed;   /* offset of the current feed */
+        uint64_t fed; /* offset of the current feed */
         size_t target;
-        size_t pieces;  /* output calls */
+        size_t pieces;                      /* output calls */
         int output_result, boundary_result; /* what the sink returns once FAIL_AT bytes of content have come */
         uint64_t fail_at;
 };
@@ -65,7 +66,9 @@ static inline uint32_t index_checkpoint(struct index *x, const struct scan_bound
 
         assert_int_equal(array_reserve(x->checkpoints, &x->checkpoints_allocated, x->checkpoint_count + 1), 0);
         cp = &x->checkpoints[x->checkpoint_count];
-        *cp = (struct checkpoint) { .in = b->in, .out = b->content_offset, .bits = b->bits, .window_offset = x->windows.len };
+        *cp = (struct checkpoint) {
+                .in = b->in, .out = b->content_offset, .bits = b->bits, .window_offset = x->windows.len
+        };
         assert_in_range(b->window_length, 0, INFLATE_WINDOW);
         assert_true(b->window_length <= x->content.len);
         assert_memory_equal(b->window, x->content.data + x->content.len - b->window_length, b->window_length);
@@ -102,7 +105,8 @@ static inline int index_boundary(void *context, const struct scan_boundary *b, _
                 assert_int_equal(b->blob_offset, previous->blob_offset);
         } else {
                 assert_true(b->blob_offset + 1 >= x->fed);
-                assert_true(b->previous_end == b->blob_offset || (b->bits > 0 && b->previous_end == b->blob_offset + 1));
+                assert_true(b->previous_end == b->blob_offset ||
+                            (b->bits > 0 && b->previous_end == b->blob_offset + 1));
         }
         if (previous) {
                 assert_true(b->content_offset > previous->content_offset);
@@ -146,8 +150,8 @@ static inline void index_table(const struct index *x, struct chunk_table *ret)
 }
 
 /* Runs the pass over BLOB in feeds of FEED bytes (0: one feed). INFLATE and TARGET as scan_new_with takes them. */
-static inline int index_run(struct index *x, enum compression compression, const struct inflate_ops *inflate, size_t target,
-                            const void *blob, size_t n, size_t feed, struct error *e)
+static inline int index_run(struct index *x, enum compression compression, const struct inflate_ops *inflate,
+                            size_t target, const void *blob, size_t n, size_t feed, struct error *e)
 {
         const struct scan_sink sink = { .output = index_output, .boundary = index_boundary, .context = x };
         _cleanup_(scan_free_ptr) struct scan *s = NULL;
@@ -192,7 +196,8 @@ struct range_input {
         uint64_t fail_at;
 };
 
-static inline int range_read(void *context, uint64_t offset, const uint8_t **ret_data, size_t *ret_length, struct error *e)
+static inline int range_read(void *context, uint64_t offset, const uint8_t **ret_data, size_t *ret_length,
+                             struct error *e)
 {
         struct range_input *in = context;
         uint64_t at = in->blob_offset + offset;
@@ -229,7 +234,8 @@ static inline int slice_delivered(void *context, const struct chunk *c, const ui
 }
 
 /* Decodes every chunk alone (slices: every group) and compares with the content of the pass. */
-static inline void index_verify(const struct index *x, const struct inflate_ops *inflate, const void *blob, size_t piece)
+static inline void index_verify(const struct index *x, const struct inflate_ops *inflate, const void *blob,
+                                size_t piece)
 {
         _cleanup_free_ uint8_t *out = malloc(2 * x->target);
         struct error e = ERROR_INIT;
@@ -241,7 +247,9 @@ static inline void index_verify(const struct index *x, const struct inflate_ops 
                 fail_msg("%s", e.message);
         for (size_t i = 0, n; i < x->chunk_count; i += n) {
                 const struct chunk *c = &x->chunks[i];
-                struct range_input in = { .blob = blob, .blob_size = x->blob_size, .blob_offset = c->blob_offset, .piece = piece };
+                struct range_input in = {
+                        .blob = blob, .blob_size = x->blob_size, .blob_offset = c->blob_offset, .piece = piece
+                };
                 struct slices_seen seen = { .index = x };
                 int r;
 
@@ -249,7 +257,8 @@ static inline void index_verify(const struct index *x, const struct inflate_ops 
                 if (c->flags & CHUNK_SLICE) {
                         while (i + n < x->chunk_count && x->chunks[i + n].skip > 0)
                                 n++;
-                        r = codec_decode_slices_with(inflate, &t, c, n, range_read, &in, out, slice_delivered, &seen, &e);
+                        r = codec_decode_slices_with(inflate, &t, c, n, range_read, &in, out, slice_delivered, &seen,
+                                                     &e);
                         if (r == 0)
                                 assert_int_equal(seen.count, n);
                 } else {

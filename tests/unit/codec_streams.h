@@ -49,7 +49,7 @@ static inline uint8_t *make_content(size_t n, uint32_t seed)
 
 struct gzip_options {
         int level, strategy, memory;
-        int flush;         /* after every FLUSH_EVERY bytes */
+        int flush; /* after every FLUSH_EVERY bytes */
         size_t flush_every;
         bool header_fields; /* FEXTRA, FNAME, FCOMMENT and FHCRC */
 };
@@ -59,7 +59,12 @@ static inline void append_gzip(struct buf *b, const uint8_t *content, size_t n, 
 {
         static uint8_t extra[] = "SGregfs", name[] = "layer.tar", comment[] = "a comment";
         gz_header header = {
-                .extra = extra, .extra_len = sizeof(extra), .name = name, .comment = comment, .hcrc = 1, .os = 3,
+                .extra = extra,
+                .extra_len = sizeof(extra),
+                .name = name,
+                .comment = comment,
+                .hcrc = 1,
+                .os = 3,
         };
         size_t step = o->flush_every > 0 ? o->flush_every : n;
         z_stream z = {};
@@ -111,7 +116,9 @@ static inline void append_zstd(struct buf *b, const uint8_t *content, size_t n, 
 
 static inline void append_skippable(struct buf *b, size_t n)
 {
-        uint8_t header[8] = { 0x50, 0x2a, 0x4d, 0x18, (uint8_t) n, (uint8_t) (n >> 8), (uint8_t) (n >> 16), (uint8_t) (n >> 24) };
+        uint8_t header[8] = {
+                0x50, 0x2a, 0x4d, 0x18, (uint8_t) n, (uint8_t) (n >> 8), (uint8_t) (n >> 16), (uint8_t) (n >> 24)
+        };
 
         assert_int_equal(buf_append(b, header, sizeof(header)), 0);
         for (size_t i = 0; i < n; i++)

@@ -241,6 +241,33 @@ static void errors_quote_the_header_cut_and_escaped(_unused_ void **state)
         assert_non_null(strstr(e.message, "at byte 7"));
 }
 
+static void assert_says(const char *header, const char *text)
+{
+        struct challenge c = {};
+        struct error e = ERROR_INIT;
+
+        assert_int_equal(parse_one(header, &c, &e), -EBADMSG);
+        if (!strstr(e.message, text))
+                fail_msg("no \"%s\" in: %s", text, e.message);
+}
+
+static void errors_say_what_is_wrong_and_where(_unused_ void **state)
+{
+        char header[300];
+
+        assert_says("realm=\"r\"", "malformed WWW-Authenticate header \"realm=\\x22r\\x22\": a parameter without a scheme at byte 0");
+        assert_says("Basic, \"x\"", "no scheme at byte 7");
+        assert_says("Bearer service=x", "without a realm");
+        assert_says("Bearer a=1, b=2, a=3", "a parameter stands twice at byte 17");
+
+        memset(header, '(', sizeof(header));
+        header[200] = '\0';
+        assert_says(header, "((\": ");
+        header[200] = '(';
+        header[201] = '\0';
+        assert_says(header, "((...\": ");
+}
+
 static uint32_t next_random(uint32_t *seed)
 {
         *seed = *seed * 1664525 + 1013904223;
@@ -324,6 +351,7 @@ int main(void)
                 cmocka_unit_test(a_malformed_header_is_an_error_beside_a_good_one),
                 cmocka_unit_test(the_number_of_parameters_is_bounded),
                 cmocka_unit_test(errors_quote_the_header_cut_and_escaped),
+                cmocka_unit_test(errors_say_what_is_wrong_and_where),
                 cmocka_unit_test(whatever_is_quoted_is_read_back),
                 cmocka_unit_test(damaged_headers_do_no_harm),
         };

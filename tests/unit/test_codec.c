@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The pass over layers of every kind, and the decoding of what it found: each chunk alone, by each inflate, must give the
- * bytes that a straight decompression gives. */
+/* The pass over layers of every kind, and the decoding of what it found: each chunk alone, by each inflate, must
+ * give the bytes that a straight decompression gives. */
 
 #include <fcntl.h>
 #include <sys/wait.h>
@@ -192,7 +192,8 @@ static void feeding_byte_by_byte_changes_nothing(_unused_ void **state)
 #if HAVE_IGZIP
 static void append_igzip(struct buf *b, const uint8_t *content, size_t n, unsigned level)
 {
-        static const uint32_t room[] = { ISAL_DEF_LVL0_LARGE, ISAL_DEF_LVL1_LARGE, ISAL_DEF_LVL2_LARGE, ISAL_DEF_LVL3_LARGE };
+        static const uint32_t room[] = { ISAL_DEF_LVL0_LARGE, ISAL_DEF_LVL1_LARGE, ISAL_DEF_LVL2_LARGE,
+                                         ISAL_DEF_LVL3_LARGE };
         _cleanup_free_ uint8_t *level_buffer = malloc(room[level] + 1);
         struct isal_zstream *z = calloc(1, sizeof(*z));
 
@@ -244,7 +245,8 @@ static void members_follow_each_other(_unused_ void **state)
         while (at < expected.len) {
                 size_t n = MIN(expected.len - at, (size_t) (next_random(&x) % 40000));
 
-                append_gzip(&gz, (uint8_t *) expected.data + at, n, &gzip_kinds[next_random(&x) % ELEMENTSOF(gzip_kinds)]);
+                append_gzip(&gz, (uint8_t *) expected.data + at, n,
+                            &gzip_kinds[next_random(&x) % ELEMENTSOF(gzip_kinds)]);
                 append_gzip(&gz, NULL, 0, &gzip_kinds[0]);
                 at += n;
         }
@@ -284,7 +286,8 @@ static void one_block_becomes_slices(_unused_ void **state)
                 _cleanup_(index_free) struct index x = {};
                 struct error e = ERROR_INIT;
 
-                assert_int_equal(index_run(&x, COMPRESSION_GZIP, backends[b], SMALL_TARGET, gz.data, gz.len, 5000, &e), 0);
+                assert_int_equal(index_run(&x, COMPRESSION_GZIP, backends[b], SMALL_TARGET, gz.data, gz.len, 5000, &e),
+                                 0);
                 assert_int_equal(x.chunk_count, 1 + (500000 - 2 * SMALL_TARGET + SMALL_TARGET - 1) / SMALL_TARGET);
                 for (size_t i = 0; i < x.chunk_count; i++) {
                         assert_true(x.chunks[i].flags & CHUNK_SLICE);
@@ -300,7 +303,8 @@ static void one_block_becomes_slices(_unused_ void **state)
                 _cleanup_(index_free) struct index x = {};
                 struct error e = ERROR_INIT;
 
-                assert_int_equal(index_run(&x, COMPRESSION_GZIP, backends[b], SMALL_TARGET, both.data, both.len, 0, &e), 0);
+                assert_int_equal(index_run(&x, COMPRESSION_GZIP, backends[b], SMALL_TARGET, both.data, both.len, 0, &e),
+                                 0);
                 assert_int_equal(x.chunks[x.chunk_count - 1].flags & CHUNK_SLICE, 0);
                 assert_int_equal(x.chunks[x.chunk_count - 1].blob_offset, gz.len);
                 index_verify(&x, backends[b], both.data, 1000);
@@ -331,7 +335,8 @@ static void slices_resume_at_a_checkpoint(_unused_ void **state)
                 struct error e = ERROR_INIT;
                 size_t found = 0;
 
-                assert_int_equal(index_run(&x, COMPRESSION_GZIP, backends[b], SMALL_TARGET, gz.data, gz.len, 100, &e), 0);
+                assert_int_equal(index_run(&x, COMPRESSION_GZIP, backends[b], SMALL_TARGET, gz.data, gz.len, 100, &e),
+                                 0);
                 for (size_t i = 0; i < x.chunk_count; i++)
                         found += (x.chunks[i].flags & CHUNK_SLICE) && x.chunks[i].checkpoint != CHECKPOINT_NONE;
                 assert_true(found > 20);
@@ -374,10 +379,13 @@ static void chunks_have_the_target_size(_unused_ void **state)
         for (size_t b = 0; b < backend_count; b++) {
                 _cleanup_(index_free) struct index x = {};
 
-                assert_int_equal(index_run(&x, COMPRESSION_GZIP, backends[b], CHUNK_CONTENT_TARGET, gz.data, gz.len, 100000, &e), 0);
+                assert_int_equal(
+                        index_run(&x, COMPRESSION_GZIP, backends[b], CHUNK_CONTENT_TARGET, gz.data, gz.len, 100000, &e),
+                        0);
                 assert_int_equal(x.chunk_count, 5);
                 for (size_t i = 0; i + 1 < x.chunk_count; i++) {
-                        assert_in_range(x.chunks[i].content_length, CHUNK_CONTENT_TARGET, CHUNK_CONTENT_TARGET + 300 * KIB);
+                        assert_in_range(x.chunks[i].content_length, CHUNK_CONTENT_TARGET,
+                                        CHUNK_CONTENT_TARGET + 300 * KIB);
                         assert_int_equal(x.chunks[i].flags & CHUNK_SLICE, 0);
                 }
                 assert_true(x.pieces < 2 * n / (128 * KIB));
@@ -422,14 +430,29 @@ static void small_zstd_frames_share_chunks(_unused_ void **state)
         free(expected.data);
 }
 
+/* As streaming compressors write them: no size in the header, but one block. */
+static void small_unsized_zstd_frames_share_chunks(_unused_ void **state)
+{
+        struct buf expected = { .len = 60 * 4000 };
+        _cleanup_(index_free) struct index x = {};
+        _cleanup_buf_ struct buf zst = {};
+
+        expected.data = (char *) make_content(expected.len, 14);
+        for (size_t i = 0; i < 60; i++)
+                append_zstd(&zst, (uint8_t *) expected.data + i * 4000, 4000, 3, true);
+        check_zstd(&zst, &expected, 512 * KIB, 100000, 1000, &x);
+        assert_int_equal(x.chunk_count, 1);
+        free(expected.data);
+}
+
 static void zstd_frame_that_may_be_large_begins_a_chunk(_unused_ void **state)
 {
         struct buf expected = { .len = 5000 + 300000 + 5000 + 300000 + 5000 + 5000 + 62000 };
         static const struct {
                 size_t n;
                 bool unsized;
-        } frames[] = { { 5000, false }, { 300000, false }, { 5000, false }, { 300000, true }, { 5000, false }, { 5000, true },
-                       { 62000, false } };
+        } frames[] = { { 5000, false }, { 300000, false }, { 5000, false }, { 300000, true },
+                       { 5000, false }, { 5000, true },    { 62000, false } };
         static const size_t begins[] = { 0, 5000, 305000, 310000, 610000, 615000, 620000 };
         _cleanup_(index_free) struct index x = {};
         _cleanup_buf_ struct buf zst = {};
@@ -450,7 +473,8 @@ static void zstd_frame_that_may_be_large_begins_a_chunk(_unused_ void **state)
 
 static void zstd_window_past_the_bound_is_refused(_unused_ void **state)
 {
-        /* magic, descriptor: no single segment, no size; window descriptor: 2^28 bytes; a raw block of one byte, the last */
+        /* magic, descriptor: no single segment, no size; window descriptor: 2^28 bytes; a raw block of one byte, the
+         * last */
         static const uint8_t blob[] = { 0x28, 0xb5, 0x2f, 0xfd, 0x00, (28 - 10) << 3, 0x09, 0x00, 0x00, 'x' };
         _cleanup_(index_free) struct index x = {};
         struct error e = ERROR_INIT;
@@ -462,8 +486,17 @@ static void zstd_window_past_the_bound_is_refused(_unused_ void **state)
 static void fixtures_decode_chunk_by_chunk(_unused_ void **state)
 {
         static const char *const names[] = {
-                "base.tar.gz", "base.pigz.gz", "base.members.gz", "upper.tar.gz", "twice.tar.gz", "base.esgz", "base.landmark.esgz",
-                "base.tar.zst", "base.stargz-zstdchunked.zst", "base.zstdchunked-v40.zst", "base.zstdchunked-v64.zst",
+                "base.tar.gz",
+                "base.pigz.gz",
+                "base.members.gz",
+                "upper.tar.gz",
+                "twice.tar.gz",
+                "base.esgz",
+                "base.landmark.esgz",
+                "base.tar.zst",
+                "base.stargz-zstdchunked.zst",
+                "base.zstdchunked-v40.zst",
+                "base.zstdchunked-v64.zst",
         };
 
         for (size_t i = 0; i < ELEMENTSOF(names); i++) {
@@ -490,7 +523,8 @@ static void fixtures_decode_chunk_by_chunk(_unused_ void **state)
 static void fixtures_have_the_known_digest(_unused_ void **state)
 {
         _cleanup_buf_ struct buf sums = {};
-        static const char *const names[] = { "base.tar.gz", "base.pigz.gz", "base.members.gz", "upper.tar.gz", "twice.tar.gz", "base.tar.zst" };
+        static const char *const names[] = { "base.tar.gz",  "base.pigz.gz", "base.members.gz",
+                                             "upper.tar.gz", "twice.tar.gz", "base.tar.zst" };
 
         read_fixture("SHA256SUMS.tars", &sums);
         for (size_t i = 0; i < ELEMENTSOF(names); i++) {
@@ -502,7 +536,8 @@ static void fixtures_have_the_known_digest(_unused_ void **state)
 
                 read_fixture(names[i], &blob);
                 assert_int_equal(index_run(&x, compression_detect(blob.data, blob.len), backends[backend_count - 1],
-                                           CHUNK_CONTENT_TARGET, blob.data, blob.len, 0, &e), 0);
+                                           CHUNK_CONTENT_TARGET, blob.data, blob.len, 0, &e),
+                                 0);
                 assert_int_equal(digest_of(DIGEST_SHA256, x.content.data, x.content.len, &d), 0);
                 assert_non_null(strstr(sums.data, digest_hex(&d, hex)));
         }
@@ -534,6 +569,7 @@ int main(void)
                 cmocka_unit_test(chunks_have_the_target_size),
                 cmocka_unit_test(tar_layers_are_cut_anywhere),
                 cmocka_unit_test(small_zstd_frames_share_chunks),
+                cmocka_unit_test(small_unsized_zstd_frames_share_chunks),
                 cmocka_unit_test(zstd_frame_that_may_be_large_begins_a_chunk),
                 cmocka_unit_test(zstd_window_past_the_bound_is_refused),
                 cmocka_unit_test(fixtures_decode_chunk_by_chunk),

@@ -110,6 +110,8 @@ static void identities_are_equal_for_equal_credentials_only(_unused_ void **stat
                 { NULL, T("t"), T("t") },
                 { T("t"), NULL, T("t") },
                 { T("u+p"), NULL, T("t") },
+                { T("u"), T("p-"), T("t") },
+                { T("up"), NULL, NULL },
         };
 #undef T
 
@@ -271,6 +273,15 @@ static void entries_of_docker_are_found_by_the_host_of_their_url(_unused_ void *
         expect("old.example", "x", "old", "pw");
         expect("pod.example", "x", "pod", "pw");
         expect("https:", "x", NULL, NULL);
+}
+
+static void the_first_url_of_a_host_counts(_unused_ void **state)
+{
+        make_file("run/containers/auth.json",
+                  "{\"auths\":{\"https://h.example/v3/\":{},\"https://h.example/v2/\":{\"auth\":\"dTpw\"},"
+                  "\"https://h.example/v1/\":{\"auth\":\"b2xkOnB3\"}}}",
+                  0600);
+        expect("h.example", "x", "u", "p");
 }
 
 static void an_identity_token_is_kept_beside_the_user(_unused_ void **state)
@@ -444,6 +455,7 @@ int main(void)
                 TEST(a_huge_file_is_refused),
                 TEST(entries_of_podman_are_found_by_the_longest_namespace),
                 TEST(entries_of_docker_are_found_by_the_host_of_their_url),
+                TEST(the_first_url_of_a_host_counts),
                 TEST(an_identity_token_is_kept_beside_the_user),
                 TEST(every_name_of_docker_hub_finds_its_entry),
                 TEST(a_namespace_is_no_url_of_its_host),

@@ -6,11 +6,17 @@
 #include "credential_fixture.h"
 
 #define FIRST_HALF "Zk7-first"
-#define SECOND_HALF "Qx9-second"
+#define SECOND_HALF "Qx9-second12"
 
-/* Base64 of "u:" and the secret. */
-#define FIRST_HALF_64 "dTpaazctZml"
-#define SECOND_HALF_64 "yc3RReDktc2Vjb25k"
+/* What stands before: free() puts its own data over the first bytes of a block, which proves nothing. */
+#define PADDING "padding-that-freed-memory-may-overwrite-first-"
+
+/* Base64 of the halves; "u:" and PADDING are 48 bytes, so that it looks the same behind them. */
+#define FIRST_HALF_64 "Wms3LWZpcnN0"
+#define SECOND_HALF_64 "UXg5LXNlY29uZDEy"
+#define PRINT_AUTH "printf '{\"auths\":{\"h.example\":{\"auth\":\"%s\"' \"$(printf '%s' u: " PADDING " " FIRST_HALF " " \
+                   SECOND_HALF " | base64 -w 0)\""
+#define PRINT_ANSWER "printf '{\"Username\":\"u\",\"Secret\":\"%s%s%s\"}' " PADDING " " FIRST_HALF " " SECOND_HALF
 
 #define WINDOW MIB
 
@@ -87,8 +93,7 @@ static void find_and_clear(int result)
 
 static void a_files_secret_is_overwritten(_unused_ void **state)
 {
-        run_shell("mkdir -p run/containers && printf '{\"auths\":{\"h.example\":{\"auth\":\"%s%s\"}}}' " FIRST_HALF_64
-                  " " SECOND_HALF_64 " >run/containers/auth.json");
+        run_shell("mkdir -p run/containers && { " PRINT_AUTH "; printf '}}}'; } >run/containers/auth.json");
         find_and_clear(0);
         assert_false(memory_holds(FIRST_HALF, SECOND_HALF));
         assert_false(memory_holds(FIRST_HALF_64, SECOND_HALF_64));
@@ -96,16 +101,14 @@ static void a_files_secret_is_overwritten(_unused_ void **state)
 
 static void a_malformed_files_secret_is_overwritten(_unused_ void **state)
 {
-        run_shell("mkdir -p run/containers && printf '{\"auths\":{\"h.example\":{\"auth\":\"%s%s\"' " FIRST_HALF_64
-                  " " SECOND_HALF_64 " >run/containers/auth.json");
+        run_shell("mkdir -p run/containers && { " PRINT_AUTH "; printf '}}'; } >run/containers/auth.json");
         find_and_clear(-EBADMSG);
         assert_false(memory_holds(FIRST_HALF_64, SECOND_HALF_64));
 }
 
 static void a_helpers_secret_is_overwritten(_unused_ void **state)
 {
-        make_helper("good", "printf '{\"Username\":\"u\",\"Secret\":\"%s%s\"}' " FIRST_HALF " " SECOND_HALF
-                            "; printf '%s%s' " FIRST_HALF " " SECOND_HALF " >&2");
+        make_helper("good", PRINT_ANSWER "; " PRINT_ANSWER " >&2");
         make_file("run/containers/auth.json", "{\"credsStore\":\"good\"}", 0600);
         find_and_clear(0);
         assert_false(memory_holds(FIRST_HALF, SECOND_HALF));
@@ -113,7 +116,7 @@ static void a_helpers_secret_is_overwritten(_unused_ void **state)
 
 static void the_secret_of_a_helper_that_fails_is_overwritten(_unused_ void **state)
 {
-        make_helper("bad", "printf '{\"Username\":\"u\",\"Secret\":\"%s%s\"}' " FIRST_HALF " " SECOND_HALF "; exit 1");
+        make_helper("bad", PRINT_ANSWER "; exit 1");
         make_file("run/containers/auth.json", "{\"credsStore\":\"bad\"}", 0600);
         find_and_clear(-EACCES);
         assert_false(memory_holds(FIRST_HALF, SECOND_HALF));

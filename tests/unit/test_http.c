@@ -228,13 +228,13 @@ static void http_transfer_ends_at_its_own_deadline(void **state _unused_)
         struct http_request r = HTTP_REQUEST_INIT;
         struct transfer *t;
 
-        r.deadline = deadline_in(100);
+        r.deadline = deadline_in(500);
         t = start(h, silent, "/", &r);
         assert_int_equal(transfer_wait_headers(t, deadline_in(1), NULL), -ETIMEDOUT);
         expect_failure(t, ETIMEDOUT, "deadline passed before the server answered");
         transfer_unref(t);
 
-        r.deadline = deadline_in(200);
+        r.deadline = deadline_in(500);
         t = start(h, slow, "/", &r);
         expect_status(t, 200);
         expect_failure(t, ETIMEDOUT, "deadline passed after 5 bytes");

@@ -179,7 +179,7 @@ static void xattrs_come_in_both_spellings(void **state)
         tape_extension(t, 'x', b.data, b.len);
         MEMBER(t, .name = "a");
         MEMBER(t, .name = "b");
-        expect(t, "a 100644 0:0 0 0 @1536 user.a= user.b=x\\00y\\0a user.c \xc3\xa9%zz=\\00\\ff user.empty="
+        expect(t, "a 100644 0:0 0 0 @1536 user.b=x\\00y\\0a user.c \xc3\xa9%zz=\\00\\ff"
                   " user.long=\\fb\\ff\\bfabcdefg user.pad=AB\n"
                   "b 100644 0:0 0 0 @2048\n");
 }
@@ -265,9 +265,9 @@ static void global_records_are_defaults(void **state)
         PAX(t, "linkpath", "own");
         MEMBER(t, .name = "d", .type = '2');
         expect(t, "a 100644 7:2 0 5.500000000 @1536 user.b=global user.d=d\n"
-                  "b 100644 8:0 0 5.500000000 @3072 user.a= user.b=local user.c=c user.d=d\n"
-                  "all 120644 9:0 0 5.500000000 -> over user.b= user.d=d\n"
-                  "d 120644 9:0 0 5.500000000 -> own user.b= user.d=d\n");
+                  "b 100644 8:0 0 5.500000000 @3072 user.b=local user.c=c user.d=d\n"
+                  "all 120644 9:0 0 5.500000000 -> over user.d=d\n"
+                  "d 120644 9:0 0 5.500000000 -> own user.d=d\n");
 }
 
 static void global_header_between_local_ones_keeps_them(void **state)

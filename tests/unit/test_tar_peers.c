@@ -128,7 +128,8 @@ static size_t scan_ours(const struct buf *tar, struct buf *ret)
         return o.sparse;
 }
 
-/* libarchive's writer gives every attribute twice, in its own spelling and in star's: a name counts once here too. */
+/* libarchive's writer gives every attribute twice, in its own spelling and in star's: a name counts once here too. An empty value is one
+ * of libarchive's alone: everywhere else it takes the name back. */
 static void list_their_xattrs(struct buf *b, struct archive_entry *x)
 {
         struct {
@@ -151,7 +152,8 @@ static void list_their_xattrs(struct buf *b, struct archive_entry *x)
                 found[i] = swap;
         }
         for (size_t i = 0; i < count; i++)
-                list_xattr(b, found[i].name, found[i].value, found[i].size);
+                if (found[i].size > 0)
+                        list_xattr(b, found[i].name, found[i].value, found[i].size);
 }
 
 static void list_theirs(struct buf *b, struct archive *a, struct archive_entry *x)
