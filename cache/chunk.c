@@ -60,6 +60,8 @@ static const char *range_fault(const struct chunk_table *t, const struct chunk *
         }
         if (c->blob_length == 0 || !range_fits(c->blob_offset, c->blob_length, t->blob_size))
                 return "the blob range is empty or outside the blob";
+        if (!(c->flags & CHUNK_SLICE) && c->blob_length > CHUNK_BLOB_MAX)
+                return "the blob range is too long for one chunk";
         if (!range_fits(c->skip, c->content_length, decoded_max(c)))
                 return "the blob range cannot hold so much content";
         return NULL;

@@ -9,17 +9,19 @@
 #define WINDOW_MIN (2 * MIB)
 #define WINDOW_MAX (16 * MIB)
 
-/* Refcounted: its caller holds one reference, each want another. */
+/* Refcounted: its caller holds one reference, each want another, and fetch_start one while it runs. */
 struct fetch_read {
         atomic_uint references;
-        struct pool_buf *buffer;
         uint8_t *out;
         fetch_done_fn *done;
         void *context;
-        size_t part_count;
         struct mutex lock;
+        struct pool_buf *buffer GUARDED_BY(lock); /* until the read is finished */
         size_t remaining GUARDED_BY(lock); /* wants not yet answered, and one for fetch_start itself */
+        bool starting GUARDED_BY(lock);    /* fetch_start writes to `out`: the read must not finish yet */
         bool finished GUARDED_BY(lock);    /* done was or is being called: nothing writes to `out` any more */
+        int failure GUARDED_BY(lock);      /* the first one while starting, with its error */
+        struct error error GUARDED_BY(lock);
         struct fetch_part parts[];
 };
 
@@ -84,25 +86,40 @@ int fetch_cached(const struct fetch_part *parts, size_t count, uint8_t *out)
 
 struct fetch_read *fetch_read_unref(struct fetch_read *r)
 {
+        struct pool_buf *buffer;
+
         if (!r || atomic_fetch_sub(&r->references, 1) > 1)
                 return NULL;
-        pool_buf_unref(r->buffer);
+        mutex_lock(&r->lock);
+        buffer = r->buffer;
+        mutex_unlock(&r->lock);
+        pool_buf_unref(buffer);
         mutex_destroy(&r->lock);
         free(r);
         return NULL;
 }
 
-/* Ends the read with RESULT unless it has ended. */
+/* Ends the read with RESULT unless it has ended. A failure that comes while fetch_start still runs waits for it there. */
 static void read_end(struct fetch_read *r, int result, const struct error *e)
 {
-        bool first;
+        struct pool_buf *buffer = NULL;
+        bool ends;
 
         mutex_lock(&r->lock);
-        first = !r->finished;
-        r->finished = true;
+        ends = !r->starting && !r->finished;
+        if (r->starting && r->failure == 0) {
+                r->failure = result;
+                r->error = *e;
+        }
+        if (ends) {
+                r->finished = true;
+                buffer = steal_ptr(r->buffer);
+        }
         mutex_unlock(&r->lock);
-        if (first)
-                r->done(r->context, result, e);
+
+        if (ends)
+                r->done(r->context, result, e); /* may free R */
+        pool_buf_unref(buffer);
 }
 
 void fetch_cancel(struct fetch_read *r)
@@ -138,18 +155,17 @@ static bool overlap(const struct fetch_part *part, const struct chunk *c, uint64
         return true;
 }
 
-/* Copies what the read wants of a decoded chunk. A read that has ended is left alone: its memory may be gone. */
-static void read_copy(struct fetch_read *r, const struct fetcher *f, const struct chunk *c, const uint8_t *data)
+/* Copies what PART wants of a decoded chunk. A read that has ended is left alone: its memory may be gone. */
+static void read_copy(struct fetch_read *r, const struct fetch_part *part, const struct chunk *c, const uint8_t *data)
 {
-        mutex_lock(&r->lock);
-        for (size_t k = 0; k < r->part_count && !r->finished; k++) {
-                const struct fetch_part *part = &r->parts[k];
-                uint64_t from;
-                size_t n;
+        uint64_t from;
+        size_t n;
 
-                if (part->fetcher == f && overlap(part, c, &from, &n))
-                        memcpy(r->out + part->at + (from - part->offset), data + (from - c->content_offset), n);
-        }
+        if (!overlap(part, c, &from, &n))
+                return;
+        mutex_lock(&r->lock);
+        if (!r->finished)
+                memcpy(r->out + part->at + (from - part->offset), data + (from - c->content_offset), n);
         mutex_unlock(&r->lock);
 }
 
@@ -192,7 +208,7 @@ void fetch_chunk_done(struct flight *flight, size_t chunk, const uint8_t *data, 
                 struct want *next = w->next;
 
                 if (data) {
-                        read_copy(w->read, flight->fetcher, c, data);
+                        read_copy(w->read, w->part, c, data);
                         read_arrived(w->read);
                 } else {
                         read_end(w->read, result, e);
@@ -201,6 +217,22 @@ void fetch_chunk_done(struct flight *flight, size_t chunk, const uint8_t *data, 
                 free(w);
                 w = next;
         }
+}
+
+bool fetch_flight_cut(struct flight *flight, size_t chunk)
+{
+        struct fetcher *f = flight->fetcher;
+        bool cut;
+
+        mutex_lock(&f->lock);
+        cut = !flight->wants;
+        for (size_t k = chunk; cut && k < flight->first + flight->count; k++)
+                if (map_get(f->in_flight, &k, sizeof(k)) == flight)
+                        map_remove(f->in_flight, &k, sizeof(k));
+        if (cut)
+                flight->count = chunk - flight->first;
+        mutex_unlock(&f->lock);
+        return cut;
 }
 
 void fetch_flight_done(struct flight *flight)
@@ -281,28 +313,32 @@ static struct flight *flight_new(struct fetcher *f, size_t i, size_t last) REQUI
         return flight;
 }
 
-/* Lets READ wait for chunk I: joins its flight, or begins one that covers chunks up to LAST where it may. */
-static int want_chunk(struct fetcher *f, struct fetch_read *read, size_t i, size_t last)
+/* Lets PART of READ wait for chunk I: joins its flight, or begins one that covers chunks up to LAST where it may. Returns 1 when
+ * it began one, 0 when it joined, -EEXIST when a flight that has just ended stored the chunk (unless FETCH), -ENOMEM. */
+static int want_chunk(struct fetch_read *read, const struct fetch_part *part, size_t i, size_t last, bool fetch)
 {
+        struct fetcher *f = part->fetcher;
         struct want *w = calloc(1, sizeof(*w));
         struct flight *flight;
         uint64_t begun_by;
-        bool joined;
+        bool joined, stored;
 
         if (!w)
                 return -ENOMEM;
         w->read = read;
+        w->part = part;
         w->chunk = i;
 
         mutex_lock(&f->lock);
         flight = map_get(f->in_flight, &i, sizeof(i));
         joined = flight;
-        if (!flight)
+        stored = !flight && !fetch && content_has(f->options.content, i);
+        if (!flight && !stored)
                 flight = flight_new(f, i, last);
         if (!flight) {
                 mutex_unlock(&f->lock);
                 free(w);
-                return -ENOMEM;
+                return stored ? -EEXIST : -ENOMEM;
         }
         w->next = flight->wants;
         flight->wants = w;
@@ -321,14 +357,23 @@ static int want_chunk(struct fetcher *f, struct fetch_read *read, size_t i, size
         mutex_unlock(&f->lock);
         if (joined)
                 log_debug("flight joined: chunk %zu of %s, begun by #%ju", i, f->options.blob->name, (uintmax_t) begun_by);
-        return 0;
+        return joined ? 0 : 1;
 }
 
 /* ---- readahead ---- */
 
+/* The first chunk that begins at END or behind it. */
+static size_t chunk_behind(const struct chunk_table *t, uint64_t end)
+{
+        size_t i = chunk_find(t, end);
+
+        return i < t->chunk_count && t->chunks[i].content_offset < end ? i + 1 : i;
+}
+
 /* A miss at chunk FIRST, the last chunk wanted being LAST: how many content bytes are worth fetching ahead? */
 static uint64_t stream_window(struct fetcher *f, size_t first, size_t last)
 {
+        const struct chunk *c = &f->options.table->chunks[last];
         struct stream *s = NULL;
         uint64_t window;
 
@@ -343,10 +388,10 @@ static uint64_t stream_window(struct fetcher *f, size_t first, size_t last)
                 s->window = 0;
         }
         window = s->window;
-
         /* The next miss of this reader comes behind what is fetched now. */
-        uint64_t end = f->options.table->chunks[last].content_offset + f->options.table->chunks[last].content_length + window;
-        s->next_chunk = chunk_find(f->options.table, end);
+        s->next_chunk = chunk_behind(f->options.table, c->content_offset + c->content_length + window);
+        if (f->keeps_nothing)
+                window = 0;
         mutex_unlock(&f->lock);
         return window;
 }
@@ -354,20 +399,17 @@ static uint64_t stream_window(struct fetcher *f, size_t first, size_t last)
 void fetch_ahead(struct fetcher *f, uint64_t offset, uint64_t length, enum priority priority)
 {
         const struct chunk_table *t = f->options.table;
-        size_t i = chunk_find(t, offset), last;
-        uint64_t end = offset + length;
+        size_t i = chunk_find(t, offset), end = chunk_behind(t, offset + length);
 
-        if (i == t->chunk_count || length == 0)
+        if (length == 0)
                 return;
-        for (last = i; last + 1 < t->chunk_count && t->chunks[last + 1].content_offset < end; last++)
-                ;
         mutex_lock(&f->lock);
-        for (; i <= last; i++) {
+        for (; i < end; i++) {
                 struct flight *flight;
 
                 if (!is_absent(f, i))
                         continue;
-                flight = flight_new(f, i, last);
+                flight = flight_new(f, i, end - 1);
                 if (!flight)
                         break;
                 workers_submit(f->options.workers, &flight->work, priority);
@@ -376,6 +418,25 @@ void fetch_ahead(struct fetcher *f, uint64_t offset, uint64_t length, enum prior
 }
 
 /* ---- starting reads ---- */
+
+/* What PART wants of chunk I: from the store, or by a flight. Returns 1 when one was begun for it, else 0 or -ENOMEM. */
+static int start_chunk(struct fetch_read *read, const struct fetch_part *part, size_t i, size_t last)
+{
+        struct fetcher *f = part->fetcher;
+        uint64_t from;
+        size_t n;
+        int r;
+
+        if (f->options.table->chunks[i].codec == CODEC_ZEROS || !overlap(part, &f->options.table->chunks[i], &from, &n))
+                return 0;
+        for (int attempt = 0;; attempt++) {
+                if (content_read(f->options.content, from, n, read->out + part->at + (from - part->offset)) == 0)
+                        return 0;
+                r = want_chunk(read, part, i, last, attempt > 0);
+                if (r != -EEXIST)
+                        return r;
+        }
+}
 
 /* Answers PART from the store where it can, and waits for the rest. */
 static int start_part(struct fetch_read *read, const struct fetch_part *part)
@@ -391,20 +452,12 @@ static int start_part(struct fetch_read *read, const struct fetch_part *part)
         for (size_t i = first; i < t->chunk_count && t->chunks[i].content_offset < end; i++)
                 last = i;
         for (size_t i = first; i < t->chunk_count && t->chunks[i].content_offset < end; i++) {
-                uint64_t from;
-                size_t n;
-                int r;
+                int r = start_chunk(read, part, i, last);
 
-                if (t->chunks[i].codec == CODEC_ZEROS || !overlap(part, &t->chunks[i], &from, &n))
-                        continue;
-                r = content_read(f->options.content, from, n, read->out + part->at + (from - part->offset));
-                if (r == 0)
-                        continue;
-                if (first_missing == SIZE_MAX)
-                        first_missing = i;
-                r = want_chunk(f, read, i, last);
                 if (r < 0)
                         return r;
+                if (r > 0 && first_missing == SIZE_MAX)
+                        first_missing = i;
         }
         if (first_missing == SIZE_MAX)
                 return 0;
@@ -418,40 +471,42 @@ int fetch_start(const struct fetch_part *parts, size_t count, struct pool_buf *b
                 void *context, struct fetch_read **ret, struct error *e)
 {
         struct fetch_read *read = calloc(1, sizeof(*read) + count * sizeof(*parts));
-        int r = 0;
+        int r = 0, failure;
 
         if (!read)
                 return error_oom(e);
-        atomic_init(&read->references, 1);
+        atomic_init(&read->references, 2);
         mutex_init(&read->lock);
-        read->buffer = buffer ? pool_buf_ref(buffer) : NULL;
         read->out = out;
         read->done = done;
         read->context = context;
-        read->part_count = count;
         memcpy(read->parts, parts, count * sizeof(*parts));
         mutex_lock(&read->lock);
+        read->buffer = buffer ? pool_buf_ref(buffer) : NULL;
         read->remaining = 1;
+        read->starting = true;
         mutex_unlock(&read->lock);
 
         for (size_t k = 0; k < count && r == 0; k++)
                 r = start_part(read, &read->parts[k]);
-        if (r < 0) {
-                bool ended;
 
-                /* Flights that were begun go on without this reader. One may have ended it already: then it was told. */
-                mutex_lock(&read->lock);
-                ended = read->finished;
-                read->finished = true;
-                mutex_unlock(&read->lock);
-                if (!ended) {
-                        fetch_read_unref(read);
-                        return error_oom(e);
-                }
+        mutex_lock(&read->lock);
+        read->starting = false;
+        read->finished = r < 0; /* then flights that were begun go on without this reader */
+        failure = read->failure;
+        mutex_unlock(&read->lock);
+        if (r < 0) {
+                fetch_read_unref(read);
+                fetch_read_unref(read);
+                return error_oom(e);
         }
+
         *ret = read;
-        if (r == 0)
+        if (failure < 0)
+                read_end(read, failure, &read->error); /* which nobody writes to any more */
+        else
                 read_arrived(read);
+        fetch_read_unref(read);
         return 0;
 }
 

@@ -27,13 +27,15 @@ struct fetcher {
         struct stream streams[8] GUARDED_BY(lock);
         size_t stream_turn GUARDED_BY(lock);
         struct fetch_stats stats GUARDED_BY(lock);
-        bool write_failed GUARDED_BY(lock);     /* said so already */
+        bool keeps_nothing GUARDED_BY(lock);    /* the last chunk could not be stored */
+        bool failure_told GUARDED_BY(lock);     /* … and the log says why */
 };
 
-/* Somebody waits for one chunk of a flight. Holds a reference on the read. */
+/* A part of a read waits for one chunk of a flight. Holds a reference on the read, which holds the part. */
 struct want {
         struct want *next;
         struct fetch_read *read;
+        const struct fetch_part *part;
         size_t chunk;
 };
 
@@ -52,6 +54,10 @@ void flight_run(struct work *work);
 /* Called by a flight for each of its chunks exactly once: wakes who waits for it. DATA is the decoded chunk; NULL: RESULT and E
  * tell why there is none. */
 void fetch_chunk_done(struct flight *flight, size_t chunk, const uint8_t *data, int result, const struct error *e);
+
+/* Ends the flight before CHUNK when nobody waits for that one or a later one. True when it did: they are no longer the
+ * flight's. */
+bool fetch_flight_cut(struct flight *flight, size_t chunk);
 
 /* The flight is over: frees it. */
 void fetch_flight_done(struct flight *flight);

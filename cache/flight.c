@@ -55,14 +55,15 @@ static uint64_t range_end(const struct flight *flight)
         return end;
 }
 
-/* One buffer for everything: a range of at most ROOM bytes, and one decoded chunk. */
+/* One buffer for everything: a range of at most ROOM bytes, and one decoded chunk. Waiting for it needs no patience: who has
+ * room gives it back, and a slow link is no error. */
 static int arrival_init(struct arrival *a, struct flight *flight, size_t room, struct error *e)
 {
         const struct fetcher_options *o = &flight->fetcher->options;
 
         a->flight = flight;
         a->room = room;
-        return pool_get(o->pool, room + largest_content(flight), deadline_in(o->timeout_ms), &a->buffer, e);
+        return pool_get(o->pool, room + largest_content(flight), DEADLINE_NEVER, &a->buffer, e);
 }
 
 static void arrival_close(struct arrival *a)
@@ -86,7 +87,7 @@ static int arrival_renew(struct arrival *a, struct error *e)
 
         a->buffer = pool_buf_unref(a->buffer);
         a->abandoned = false;
-        return pool_get(o->pool, size, deadline_in(o->timeout_ms), &a->buffer, e);
+        return pool_get(o->pool, size, DEADLINE_NEVER, &a->buffer, e);
 }
 
 static int arrival_open(struct arrival *a, uint64_t offset, uint64_t length, struct error *e)
@@ -112,10 +113,14 @@ static int arrival_open(struct arrival *a, uint64_t offset, uint64_t length, str
         return 0;
 }
 
-/* Waits until the first N bytes of the range are there. */
+/* Waits until the first N bytes of the range are there. A range that fails is over. */
 static int arrival_wait(struct arrival *a, uint64_t n, struct error *e)
 {
-        return a->received >= n ? 0 : blob_range_wait(a->range, n, &a->received, e);
+        int r = a->received >= n ? 0 : blob_range_wait(a->range, n, &a->received, e);
+
+        if (r < 0)
+                arrival_close(a);
+        return r;
 }
 
 static const uint8_t *arrival_data(const struct arrival *a, uint64_t blob_offset)
@@ -181,32 +186,40 @@ static int decode(struct arrival *a, const struct chunk *c, struct error *e)
         return 0;
 }
 
-/* A store that can't take the chunk costs speed only; it is said once. */
-static void keep(struct flight *flight, size_t i, const uint8_t *data)
+/* A store that can't take the chunk costs speed only; it is said once. True when the chunk is kept. */
+static bool keep(struct flight *flight, size_t i, const uint8_t *data)
 {
         struct fetcher *f = flight->fetcher;
         int r = content_write(f->options.content, i, data);
-        bool first;
+        bool tell;
 
-        if (r >= 0 || r == -EROFS)
-                return;
         mutex_lock(&f->lock);
-        first = !f->write_failed;
-        f->write_failed = true;
+        f->keeps_nothing = r < 0;
+        tell = r < 0 && r != -EROFS && !f->failure_told;
+        if (tell)
+                f->failure_told = true;
         mutex_unlock(&f->lock);
-        if (first)
+        if (tell)
                 log_warning("%s: content is not kept in the store: %s", f->options.blob->name, strerror(-r));
+        return r >= 0;
+}
+
+static void count_refetch(struct flight *flight)
+{
+        mutex_lock(&flight->fetcher->lock);
+        flight->fetcher->stats.refetches++;
+        mutex_unlock(&flight->fetcher->lock);
 }
 
 /* Chunk I out of the range that is arriving. Bytes that are wrong are asked for once more, in a request of their own; that
- * ends the common range, and the next chunk begins another one. */
+ * ends the common range, and the next chunk begins another one for all that is left. */
 static int fetch_chunk(struct arrival *a, size_t i, struct error *e)
 {
         const struct chunk *c = chunk_row(a->flight, i);
         int r;
 
         if (!a->range || c->blob_offset < a->offset || c->blob_offset + c->blob_length > a->offset + a->length) {
-                r = arrival_open(a, c->blob_offset, c->blob_length, e);
+                r = arrival_open(a, c->blob_offset, range_end(a->flight) - c->blob_offset, e);
                 if (r < 0)
                         return r;
         }
@@ -218,9 +231,7 @@ static int fetch_chunk(struct arrival *a, size_t i, struct error *e)
                 return r;
 
         log_warning("%s: fetched once more", e->message);
-        mutex_lock(&a->flight->fetcher->lock);
-        a->flight->fetcher->stats.refetches++;
-        mutex_unlock(&a->flight->fetcher->lock);
+        count_refetch(a->flight);
         r = arrival_open(a, c->blob_offset, c->blob_length, e);
         if (r == 0)
                 r = arrival_wait(a, c->blob_length, e);
@@ -241,11 +252,10 @@ static bool deliver_stored(struct flight *flight, size_t i, uint8_t *out)
 
 static void run_chunks(struct flight *flight)
 {
-        uint64_t begin = chunk_row(flight, flight->first)->blob_offset, length = range_end(flight) - begin;
+        uint64_t length = range_end(flight) - chunk_row(flight, flight->first)->blob_offset;
         struct error e = ERROR_INIT;
         struct arrival a = { 0 };
         size_t i = flight->first;
-        bool opened = false;
         int r;
 
         r = arrival_init(&a, flight, (size_t) length, &e);
@@ -257,20 +267,13 @@ static void run_chunks(struct flight *flight)
                 if (deliver_stored(flight, i, arrival_out(&a)))
                         continue;
                 /* What is not stored yet travels in one request, from here on. */
-                if (!opened) {
-                        uint64_t from = chunk_row(flight, i)->blob_offset;
-
-                        opened = true;
-                        r = arrival_open(&a, from, begin + length - from, &e);
-                        if (r < 0) {
-                                fail_from(flight, i, r, &e);
-                                break;
-                        }
-                }
                 r = fetch_chunk(&a, i, &e);
                 if (r == 0) {
-                        keep(flight, i, arrival_out(&a));
+                        bool kept = keep(flight, i, arrival_out(&a));
+
                         fetch_chunk_done(flight, i, arrival_out(&a), 0, NULL);
+                        if (!kept && fetch_flight_cut(flight, i + 1))
+                                break;
                 } else if (r == -EBADMSG) {
                         /* This one is bad for good; its neighbours may be right. */
                         fetch_chunk_done(flight, i, NULL, r, &e);
@@ -289,6 +292,7 @@ struct slices {
         struct arrival arrival;
         uint64_t begin, length;   /* of the blob range */
         size_t next;              /* the slice to come */
+        bool again;               /* the range is read once more: what is wrong now stays wrong */
 };
 
 static int feed_window(void *context, uint64_t offset, const uint8_t **ret_data, size_t *ret_length, struct error *e)
@@ -320,25 +324,30 @@ static int deliver_slice(void *context, const struct chunk *chunk, const uint8_t
         struct slices *s = context;
         struct flight *flight = s->arrival.flight;
         size_t i = s->next;
+        bool kept;
         int r;
 
         r = verify(flight, chunk, data, chunk->content_length, "digest of the content", e);
-        if (r < 0)
+        if (r < 0 && (r != -EBADMSG || !s->again))
                 return r;
-        if (!content_has(flight->fetcher->options.content, i))
-                keep(flight, i, data);
         s->next++;
+        if (r < 0) {
+                fetch_chunk_done(flight, i, NULL, r, e);
+                return 0;
+        }
+        kept = content_has(flight->fetcher->options.content, i) || keep(flight, i, data);
         fetch_chunk_done(flight, i, data, 0, NULL);
-        return 0;
+        return !kept && fetch_flight_cut(flight, s->next);
 }
 
+/* Decodes from the start of the range; what was delivered before is passed over. */
 static int decode_slices(struct slices *s, struct error *e)
 {
         struct flight *flight = s->arrival.flight;
 
-        s->next = flight->first;
-        return codec_decode_slices(flight->fetcher->options.table, chunk_row(flight, flight->first), flight->count, feed_window, s,
-                                   arrival_out(&s->arrival), deliver_slice, s, e);
+        return codec_decode_slices(flight->fetcher->options.table, chunk_row(flight, s->next),
+                                   flight->first + flight->count - s->next, feed_window, s, arrival_out(&s->arrival), deliver_slice, s,
+                                   e);
 }
 
 static void run_slices(struct flight *flight)
@@ -353,6 +362,8 @@ static void run_slices(struct flight *flight)
                 r = decode_slices(&s, &e);
         if (r == -EBADMSG) {
                 log_warning("%s: read once more", e.message);
+                count_refetch(flight);
+                s.again = true;
                 arrival_close(&s.arrival);
                 r = arrival_renew(&s.arrival, &e);
                 if (r == 0)

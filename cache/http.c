@@ -21,6 +21,10 @@
 #define STALL_TIMEOUT_MS 20000
 #define POLL_MAX_MS 60000
 
+/* An abandoned answer that is nearly there is read to its end, to keep the connection for the next request. */
+#define REST_MAX (64 * KIB)
+#define REST_MS 1000
+
 static void wake_thread(struct http *h)
 {
         eventfd_write(h->wake_fd, 1); /* fails only when a wake-up is pending anyway */
@@ -64,23 +68,32 @@ static void drop(struct transfer *t)
                 transfer_free(t);
 }
 
+static const char *version_name(long version)
+{
+        switch (version) {
+        case CURL_HTTP_VERSION_2_0:
+                return "HTTP/2";
+        case CURL_HTTP_VERSION_1_0:
+                return "HTTP/1.0";
+        default:
+                return "HTTP/1.1";
+        }
+}
+
 static void log_end(const struct transfer *t)
 {
         LOG_SCOPE(t->request, NULL);
         uint64_t elapsed = clock_ms() - t->started;
-        long connects = 0, version;
+        long connects = 0;
 
         if (t->error.kind != ERROR_NONE) {
-                log_debug("%s; %" PRIu64 " bytes of the body, %" PRIu64 " ms", t->error.message, t->body_received, elapsed);
+                log_debug("%s; %" PRIu64 " bytes of the body, %" PRIu64 " ms", t->error.message, t->body_received,
+                          elapsed);
                 return;
         }
         curl_easy_getinfo(t->easy, CURLINFO_NUM_CONNECTS, &connects);
-        version = http_version(t);
         log_debug("%s%s: %u, %" PRIu64 " bytes, %" PRIu64 " ms, %s connection, %s", t->title, t->range_text, t->status,
-                  t->body_received, elapsed, connects > 0 ? "new" : "reused",
-                  version == CURL_HTTP_VERSION_2_0   ? "HTTP/2" :
-                  version == CURL_HTTP_VERSION_1_0 ? "HTTP/1.0" :
-                                                     "HTTP/1.1");
+                  t->body_received, elapsed, connects > 0 ? "new" : "reused", version_name(http_version(t)));
 }
 
 static void remove_origin(struct http *h, struct http_origin *o)
@@ -230,8 +243,23 @@ static void fail_deadline(struct transfer *t)
 static void fail_stalled(struct transfer *t)
 {
         transfer_fail(t, ERROR_UNREACHABLE, ETIMEDOUT,
-                      "the server is silent: nothing for %" PRIu64 ".%" PRIu64 " s, after %" PRIu64 " bytes of the body",
+                      "the server is silent: nothing for %" PRIu64 ".%" PRIu64 " s, after %" PRIu64
+                      " bytes of the body",
                       t->http->stall_timeout_ms / 1000, t->http->stall_timeout_ms % 1000 / 100, t->body_received);
+}
+
+/* Whether the rest of the abandoned T is worth waiting for: the short body of an error or a redirect, most often.
+ * HTTP/2 needs no such thing: there only the stream ends. */
+static bool may_finish(struct transfer *t, uint64_t now)
+{
+        if (t->finishing)
+                return true;
+        if (!t->answered || (t->target != BODY_MEMORY && t->target != BODY_ERROR) || t->content_length == UINT64_MAX ||
+            t->content_length - t->body_received > REST_MAX || http_version(t) == CURL_HTTP_VERSION_2_0)
+                return false;
+        t->finishing = true;
+        t->deadline = MIN(t->deadline, now + REST_MS);
+        return true;
 }
 
 /* Ends what its caller gave up, what is past its deadline or stalled, and on shutdown everything.
@@ -246,7 +274,7 @@ static deadline_t end_overdue(struct http *h, bool stopping)
                 following = TAILQ_NEXT(t, next);
                 if (stopping)
                         transfer_fail(t, ERROR_OTHER, ESHUTDOWN, "shutting down");
-                else if (atomic_load(&t->abandoned))
+                else if (atomic_load(&t->abandoned) && !may_finish(t, now))
                         transfer_fail(t, ERROR_OTHER, ECANCELED, "given up by its caller");
                 else if (t->deadline <= now)
                         fail_deadline(t);

@@ -64,7 +64,7 @@ struct transfer {
         enum transfer_method method;
         char *url;
         char *origin_key;
-        char title[400];   /* "GET <masked URL>", for messages */
+        char title[400];     /* "GET <masked URL>", for messages */
         char range_text[64]; /* " bytes 0-99", or "" */
         struct curl_slist *headers;
         void *body;
@@ -81,21 +81,22 @@ struct transfer {
         atomic_bool abandoned;
 
         /* The transfer thread's own. */
-        TAILQ_ENTRY(transfer) next; /* active; before that http's queue, guarded by its lock */
+        TAILQ_ENTRY(transfer) next;    /* active; before that http's queue, guarded by its lock */
         TAILQ_ENTRY(transfer) in_line; /* the origin's, until admitted */
         struct http_origin *origin;
         bool admitted; /* left the line */
         CURL *easy;
         char curl_message[CURL_ERROR_SIZE];
-        uint64_t started;     /* clock_ms */
-        deadline_t stalled;   /* when the patience with a silent server ends; NEVER while there is no connection */
+        uint64_t started;   /* clock_ms */
+        deadline_t stalled; /* when the patience with a silent server ends; NEVER while there is no connection */
         size_t header_bytes;
         struct pool_buf *pool_sink; /* a reference, until curl has let go */
         int file_sink;              /* a descriptor likewise, or -1 */
         enum body_target target;    /* of the body that comes */
         uint64_t target_max;
         uint64_t body_received; /* what received says, for the thread itself */
-        bool cut;             /* ended on purpose, with success */
+        bool cut;               /* ended on purpose, with success */
+        bool finishing;         /* abandoned, but read to its end: for the connection's sake */
 
         /* Written by the transfer thread before PHASE_HEADERS, constant from then on. */
         bool answered;
@@ -128,7 +129,7 @@ struct http {
         atomic_uint refs; /* the owner, the thread, every transfer */
         int wake_fd;      /* eventfd; not curl_multi_wakeup, since a transfer may outlive the CURLM */
         pthread_t thread;
-        CURLM *multi; /* the thread's own */
+        CURLM *multi;                    /* the thread's own */
         struct transfer_list active;     /* the thread's own */
         struct http_origin_list origins; /* the thread's own */
         unsigned origin_count;           /* the thread's own */

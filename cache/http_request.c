@@ -142,7 +142,7 @@ static int copy_string(const char *s, const char **ret, struct error *e)
         return *ret ? 0 : error_oom(e);
 }
 
-/* A blob of certificates takes the place of the system's bundle (but not of its directory): put the bundle behind it. */
+/* A blob of certificates replaces the system's bundle, though not its directory: the bundle is put behind it. */
 static int add_bundle(struct transfer *t, const char *bundle, struct error *e)
 {
         _cleanup_buf_ struct buf all = { .max = 16 * MIB };
@@ -297,10 +297,10 @@ struct transfer *transfer_free(struct transfer *t)
 }
 
 /* Sets an option unless one failed before: CODE holds the first failure. */
-#define set(option, value)                                                      \
-        do {                                                                    \
-                if (code == CURLE_OK)                                           \
-                        code = curl_easy_setopt(t->easy, option, value);        \
+#define set(option, value)                                               \
+        do {                                                             \
+                if (code == CURLE_OK)                                    \
+                        code = curl_easy_setopt(t->easy, option, value); \
         } while (0)
 
 static CURLcode set_method(struct transfer *t)

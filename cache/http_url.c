@@ -176,8 +176,7 @@ int http_join_url(const char *base, const char *location, char **ret, struct err
         if (r < 0)
                 return r;
         /* As browsers do, spaces and bytes beyond ASCII are encoded; nothing else changes, or signatures would. */
-        c = curl_url_set(u, CURLUPART_URL, location,
-                         CURLU_NON_SUPPORT_SCHEME | CURLU_URLENCODE | CURLU_ALLOW_SPACE);
+        c = curl_url_set(u, CURLUPART_URL, location, CURLU_NON_SUPPORT_SCHEME | CURLU_URLENCODE | CURLU_ALLOW_SPACE);
         if (c == CURLUE_OK) {
                 r = check(u, location, e);
                 if (r < 0)

@@ -100,7 +100,9 @@ static int splice_symlink(struct walk *w, const struct inode *link, const char *
 
         if (++w->links > SYMLINKS_MAX)
                 return -ELOOP;
-        n = snprintf(joined, sizeof(joined), "%s/%s", inode_symlink(w->t, link), rest);
+        if (link->size == 0)
+                return -ENOENT;
+        n = snprintf(joined, sizeof(joined), "%s%s", inode_symlink(w->t, link), rest);
         if (n < 0 || (size_t) n >= sizeof(joined))
                 return -ENAMETOOLONG;
         if (joined[0] == '/')
@@ -109,7 +111,7 @@ static int splice_symlink(struct walk *w, const struct inode *link, const char *
         return 0;
 }
 
-/* One component: NAME of LENGTH bytes; REST is what follows it in w->rest. */
+/* One component: NAME of LENGTH bytes; REST is what follows it in w->rest, nothing or a slash and more. */
 static int step(struct walk *w, const char *name, size_t length, const char *rest, bool follow)
 {
         const struct inode *dir = &w->t->inodes[w->row];

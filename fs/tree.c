@@ -14,7 +14,9 @@ _Static_assert(sizeof(struct tree_layer) == 184, "layers are part of the file fo
 
 static struct itable_file tree_file(const struct digest *manifest)
 {
-        return (struct itable_file) { .magic = "REGFSIMG", .what = "image index", .version = TOC_VERSION, .subject = *manifest };
+        return (struct itable_file) {
+                .magic = "REGFSIMG", .what = "image index", .version = TOC_VERSION, .subject = *manifest
+        };
 }
 
 static void to_sections(const struct itable *itable, const struct tree_layer *layers, size_t count,
@@ -39,8 +41,8 @@ static struct tree_layer *copy_layers(const struct tree_layer *layers, size_t co
         return copy;
 }
 
-int tree_write(int fd, const struct digest *manifest, const struct itable *const *tables, const struct tree_layer *layers,
-               size_t count, struct error *e)
+int tree_write(int fd, const struct digest *manifest, const struct itable *const *tables,
+               const struct tree_layer *layers, size_t count, struct error *e)
 {
         _cleanup_(itable_builder_free_ptr) struct itable_builder *builder = NULL;
         _cleanup_free_ struct tree_layer *copy = copy_layers(layers, count);
@@ -75,7 +77,9 @@ static int check_layers(const struct tree *t, struct error *e)
                     strnlen(l->kind, sizeof(l->kind)) == sizeof(l->kind))
                         why = "a layer has no name";
         }
-        return why ? error_set(e, ERROR_BAD_DATA, EBADMSG, "image index of %s: %s", digest_format(&t->manifest, shown), why) : 0;
+        return why ? error_set(e, ERROR_BAD_DATA, EBADMSG, "image index of %s: %s", digest_format(&t->manifest, shown),
+                               why)
+                   : 0;
 }
 
 int tree_open(int fd, const struct digest *manifest, struct tree **ret, struct error *e)

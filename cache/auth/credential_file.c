@@ -17,11 +17,7 @@
 
 /* The names under which login commands keep Docker Hub's credential. */
 static const char *const hub_names[] = {
-        "docker.io",
-        "https://index.docker.io/v1/",
-        "index.docker.io",
-        "registry-1.docker.io",
-        NULL,
+        "docker.io", "https://index.docker.io/v1/", "index.docker.io", "registry-1.docker.io", NULL,
 };
 
 struct auth_file {
@@ -108,7 +104,7 @@ static int get_text(const struct auth_file *file, const char *key, const struct 
 static int read_entry(const struct auth_file *file, const char *key, const struct json *entry, struct credential *ret)
 {
         _cleanup_credential_ struct credential c = {};
-        const char *auth, *identity_token, *user, *password;
+        const char *auth = NULL, *identity_token = NULL, *user = NULL, *password = NULL;
         int r;
 
         if (!json_is_object(entry))
@@ -159,8 +155,8 @@ static int find_namespace(const struct auth_file *file, const struct json *auths
         return r;
 }
 
-/* Length of the host, to which *ret_host points, in a key that is a URL or lacks its scheme only ("index.docker.io/v1/").
- * 0 for any other key: a namespace counts for itself alone. */
+/* Length of the host, to which *ret_host points, in a key that is a URL or lacks only its scheme, as
+ * "index.docker.io/v1/" does. 0 for any other key: a namespace counts for itself alone. */
 static size_t url_host(const char *key, const char **ret_host)
 {
         const char *host = str_after(key, "https://"), *path;
@@ -197,7 +193,7 @@ static int find_url(const struct auth_file *file, const struct json *auths, stru
 static int find_in_auths(const struct auth_file *file, struct credential *ret)
 {
         const char *repository = file->subject->repository;
-        const struct json *auths;
+        const struct json *auths = NULL;
         size_t n = strlen(repository);
         int r;
 
@@ -233,12 +229,12 @@ static int ask_helper(const struct auth_file *file, const char *section, const c
 
 static int find_with_cred_helpers(const struct auth_file *file, struct credential *ret)
 {
-        const struct json *helpers;
+        const struct json *helpers = NULL;
         int r;
 
         r = get_section(file, "credHelpers", &helpers);
         for (const char *const *name = file->names; *name && r == 0 && credential_is_anonymous(ret); name++) {
-                const char *helper;
+                const char *helper = NULL;
 
                 r = get_text(file, "credHelpers", helpers, *name, &helper);
                 if (r == 0 && helper)
@@ -249,7 +245,7 @@ static int find_with_cred_helpers(const struct auth_file *file, struct credentia
 
 static int find_with_creds_store(const struct auth_file *file, struct credential *ret)
 {
-        const char *helper;
+        const char *helper = NULL;
         int r;
 
         r = get_text(file, "credsStore", file->root, "credsStore", &helper);

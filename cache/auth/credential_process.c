@@ -44,7 +44,7 @@ struct helper {
 static void capture_clear(struct capture *c)
 {
         if (c->data)
-                explicit_bzero(c->data, c->max + 1);
+                explicit_bzero(c->data, c->len + 1);
         free(c->data);
         close_fd_ptr(&c->fd);
 }
@@ -84,7 +84,10 @@ struct pipe {
         int write_end;
 };
 
-#define PIPE_INIT { -1, -1 }
+#define PIPE_INIT      \
+        {              \
+                -1, -1 \
+        }
 
 static void pipe_clear(struct pipe *p)
 {

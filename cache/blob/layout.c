@@ -65,15 +65,19 @@ static int layout_blob(struct source *s, const struct descriptor *descriptor, st
 {
         struct layout *l = (struct layout *) s;
         char path[160], name[1200];
-        struct stat st;
+        struct stat st = { 0 };
         int fd;
 
         blob_path(&descriptor->digest, path, sizeof(path));
         (void) snprintf(name, sizeof(name), "%s: %s", s->name, path);
-        fd = openat(l->dir, path, O_RDONLY | O_CLOEXEC);
+        fd = openat(l->dir, path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* what is no file may be a FIFO */
         if (fd < 0)
                 return error_errno(e, errno, "%s", name);
-        if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || (uint64_t) st.st_size != descriptor->size) {
+        if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
+                close(fd);
+                return error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: not a regular file", name);
+        }
+        if ((uint64_t) st.st_size != descriptor->size) {
                 close(fd);
                 return error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: %jd bytes, the manifest says %ju", name, (intmax_t) st.st_size,
                                  (uintmax_t) descriptor->size);

@@ -256,6 +256,7 @@ static int decoder_open(const struct inflate_ops *inflate, const struct chunk_ta
                         codec_input_fn *input, void *context, struct decoder **ret, struct error *e)
 {
         _cleanup_(decoder_close_ptr) struct decoder *d = NULL;
+        static const uint8_t no_input = 0; /* a piece of no bytes, since C forbids arithmetic on NULL */
         const struct decoder_ops *ops = chunk->codec < ELEMENTSOF(decoders) ? decoders[chunk->codec] : NULL;
         int r;
 
@@ -266,7 +267,14 @@ static int decoder_open(const struct inflate_ops *inflate, const struct chunk_ta
                 return error_oom(e);
         d->ops = ops;
         d->inflate = inflate;
-        d->source = (struct codec_source) { .input = input, .context = context, .length = chunk->blob_length };
+        d->source = (struct codec_source) {
+                .input = input,
+                .context = context,
+                .length = chunk->blob_length,
+                .piece = &no_input,
+                .at = &no_input,
+                .end = &no_input,
+        };
         r = ops->open ? ops->open(d, table, chunk, e) : 0;
         if (r < 0)
                 return r;

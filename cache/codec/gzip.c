@@ -129,6 +129,7 @@ static int gzip_run(struct gzip_scan *s, struct inflate_io *io, bool stop, struc
         s->member_length += got;
         return status;
 }
+
 /* Inflates from *IN until the member's deflate data ends (state changes) or the input is used up. */
 static int gzip_inflate(struct gzip_scan *s, const uint8_t *piece, const uint8_t **in, const uint8_t *end,
                         struct error *e)

@@ -122,12 +122,12 @@ static int isal_run(struct inflate *i, struct inflate_io *io, bool stop, struct 
         s->next_out = io->out;
         s->avail_out = (uint32_t) out_length;
         r = isal_inflate(s);
+        if (r < 0) /* and the counts are wrong: the assembly returns in the middle of its arithmetic */
+                return error_set(e, ERROR_BAD_DATA, EBADMSG, "%s", isal_strerror(r));
         io->in += in_length - s->avail_in;
         io->in_length -= in_length - s->avail_in;
         io->out += out_length - s->avail_out;
         io->out_length -= out_length - s->avail_out;
-        if (r < 0)
-                return error_set(e, ERROR_BAD_DATA, EBADMSG, "%s", isal_strerror(r));
         if (s->avail_out < out_length)
                 i->produced = true;
         if (s->block_state == ISAL_BLOCK_FINISH)

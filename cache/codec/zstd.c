@@ -217,15 +217,13 @@ static int zstd_header_complete(struct zstd_scan *s, struct error *e)
 static int zstd_header(struct zstd_scan *s, const uint8_t *piece, const uint8_t **in, const uint8_t *end,
                        struct error *e)
 {
-        size_t need;
-
         if (s->header_length == 0) {
                 int r = zstd_place_frame(s, s->scan.fed + (size_t) (*in - piece), *in, (size_t) (end - *in), e);
 
                 if (r != 0)
                         return r;
         }
-        while ((need = header_size(s->header, s->header_length)) > s->header_length) {
+        while (header_size(s->header, s->header_length) > s->header_length) {
                 if (*in == end)
                         return 0;
                 s->header[s->header_length++] = *(*in)++;

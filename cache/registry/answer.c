@@ -6,6 +6,9 @@
 #include "client_internal.h"
 #include "regfs/json.h"
 
+/* For the body of an error, which only explains it. */
+#define BODY_PATIENCE_MS 2000
+
 enum verdict answer_judge(const struct transfer *t)
 {
         unsigned status = transfer_status(t);
@@ -120,17 +123,17 @@ static enum error_kind kind_of(unsigned status, int *ret_code)
 int answer_error(struct transfer *t, const char *url, deadline_t deadline, struct error *e)
 {
         unsigned status = transfer_status(t);
-        char masked[400], quoted[400];
-        uint64_t received;
+        char masked[400], quoted[400] = "";
         enum error_kind kind;
         const char *body;
         size_t n = 0;
         int code;
 
-        /* A body that does not come says nothing; the status does. */
-        (void) transfer_wait(t, UINT64_MAX, deadline, &received, NULL);
-        body = transfer_body(t, &n);
-        quote_errors(body, n, quoted, sizeof(quoted));
+        /* A body that does not come says nothing; the status does. One that still comes is not ours to look at. */
+        if (transfer_wait(t, UINT64_MAX, MIN(deadline, deadline_in(BODY_PATIENCE_MS)), NULL, NULL) == 0) {
+                body = transfer_body(t, &n);
+                quote_errors(body, n, quoted, sizeof(quoted));
+        }
         kind = kind_of(status, &code);
         return error_set(e, kind, code, "%s: %u%s%s", http_mask_url(url, masked, sizeof(masked)), status, reason(status), quoted);
 }

@@ -73,7 +73,7 @@ static int member_text(const struct toml *table, const char *key, const char **r
 /* A prefix or a location: no scheme; slashes at the end say nothing. *RET is NULL when the key is absent or empty. */
 static int member_location(const struct toml *table, const char *key, char **ret, struct error *e)
 {
-        const char *s;
+        const char *s = NULL;
         size_t n;
         int k;
 
@@ -97,7 +97,7 @@ static int read_pull_from_mirror(const struct toml *table, bool by_digest_only, 
                                  struct error *e)
 {
         static const char key[] = "pull-from-mirror";
-        const char *s;
+        const char *s = NULL;
         int k;
 
         k = member_text(table, key, &s, e);
@@ -319,7 +319,7 @@ static int read_search(struct registries *r, const struct toml *root, const char
 
 static int read_mode(struct registries *r, const struct toml *root, struct error *e)
 {
-        const char *s;
+        const char *s = NULL;
         int k;
 
         k = member_text(root, "short-name-mode", &s, e);

@@ -141,17 +141,15 @@ static int take_descriptor(const struct context *c, const struct json *v, struct
 {
         _cleanup_descriptor_ struct descriptor d = { 0 };
         const char *digest = json_member_text(v, "digest");
+        struct error cause = ERROR_INIT;
         int r;
 
         if (!json_is_object(v))
                 return bad(c, "a descriptor is no object");
         if (!digest)
                 return bad(c, "a descriptor has no digest");
-        r = digest_parse(digest, &d.digest, c->e);
-        if (r < 0) {
-                error_prefix(c->e, "%s", c->name);
-                return error_set(c->e, ERROR_BAD_DATA, EBADMSG, "%s: a descriptor's digest %.100s is malformed", c->name, digest);
-        }
+        if (digest_parse(digest, &d.digest, &cause) < 0)
+                return bad(c, "a descriptor: %s", cause.message);
         if (json_u64(json_member(v, "size"), &d.size) < 0)
                 return bad(c, "descriptor %s has no valid size", digest);
         r = take_text(c, v, "mediaType", true, &d.media_type);
@@ -294,6 +292,7 @@ static int take_document(const struct context *c, const struct json *root, const
         bool image = json_member(root, "layers") || json_member(root, "config");
         bool index = json_member(root, "manifests");
         _cleanup_free_ char *stated = NULL;
+        const char *type;
         int r;
 
         r = refuse_schema1(c, root, served);
@@ -312,10 +311,11 @@ static int take_document(const struct context *c, const struct json *root, const
         if (!image && !index)
                 return bad(c, "not a container image: the document has neither layers nor manifests%s%s", *stated ? "; it says it is " : "",
                            stated);
-        if (*stated && image && (contains(stated, "index") || contains(stated, "manifest.list")))
-                return bad(c, "it says it is %s, but has layers", stated);
-        if (*stated && index && !contains(stated, "index") && !contains(stated, "manifest.list"))
-                return bad(c, "it says it is %s, but has manifests", stated);
+        type = *stated || !str_after(served, "application/vnd.") ? stated : served;
+        if (*type && image && (contains(type, "index") || contains(type, "manifest.list")))
+                return bad(c, "its type is %s, but it has layers", type);
+        if (*type && index && !contains(type, "index") && !contains(type, "manifest.list"))
+                return bad(c, "its type is %s, but it has manifests", type);
         r = take_strings(c, root, "annotations", true, &m->annotations);
         if (r < 0)
                 return r;

@@ -156,7 +156,7 @@ static size_t distance(const struct platform *have, const struct platform *wante
                 count = ELEMENTSOF(amd64_variants);
                 oldest = "v1";
         } else {
-                /* No order is known: an image without a variant runs everywhere, another one only where it was asked for. */
+                /* No order is known: where either side names no variant nothing speaks against it. */
                 return !have->variant || !wanted->variant ? 1 : SIZE_MAX;
         }
         from = wanted->variant ? wanted->variant : oldest;

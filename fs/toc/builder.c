@@ -53,7 +53,8 @@ int builder_error(int r, struct error *e)
         if (r == -ENOMEM)
                 return error_oom(e);
         if (r == -EFBIG)
-                return error_set(e, ERROR_BAD_DATA, EBADMSG, "the tree has more than 16 million entries or 1 GiB of names");
+                return error_set(e, ERROR_BAD_DATA, EBADMSG,
+                                 "the tree has more than 16 million entries or 1 GiB of names");
         return r;
 }
 
@@ -68,7 +69,8 @@ void set_map_free(struct set_map *m)
         region_free(&m->sets);
 }
 
-static int copy_xattrs(struct itable_builder *b, const struct itable *from, struct set_map *sets, uint32_t set, uint32_t *ret)
+static int copy_xattrs(struct itable_builder *b, const struct itable *from, struct set_map *sets, uint32_t set,
+                       uint32_t *ret)
 {
         const struct xattr_set *source = &from->xattr_sets[set];
         _cleanup_free_ struct layer_xattr *xattrs = NULL;
@@ -281,7 +283,9 @@ static int add_directory(struct conversion *c, uint32_t dir)
         for (uint32_t i = directory->child; i != ITABLE_NONE; i = layer_node(t, i)->sibling) {
                 const struct node *n = layer_node(t, i);
                 const char *name = t->strings.bytes.data + n->name;
-                struct child child = { .key = name_key(name, n->name_length), .name = name, .node = i, .length = n->name_length };
+                struct child child = {
+                        .key = name_key(name, n->name_length), .name = name, .node = i, .length = n->name_length
+                };
 
                 if (n->flags & (NODE_DEAD | NODE_HIDDEN))
                         continue;

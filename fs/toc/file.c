@@ -122,7 +122,8 @@ int itable_file_write(int fd, const struct itable_file *file, const struct itabl
         r = hash_sections(&h, sections, count, &h.header.hash);
         if (r == 0)
                 r = write_sections(fd, &h, sections, count);
-        return r < 0 ? error_errno(e, -r, "writing the %s of %s", file->what, digest_format(&file->subject, subject)) : 0;
+        return r < 0 ? error_errno(e, -r, "writing the %s of %s", file->what, digest_format(&file->subject, subject))
+                     : 0;
 }
 
 /* ---- reading ---- */
@@ -179,8 +180,8 @@ static int find_sections(const struct reader *r, struct section *sections, size_
 
                 if (s->kind != sections[i].kind || s->element_size != sections[i].element_size)
                         return refuse(r, ESTALE, "the file has other sections");
-                if (s->offset != end || !range_fits(s->offset, s->length, r->size) || s->length % s->element_size != 0 ||
-                    s->length / s->element_size > UINT32_MAX)
+                if (s->offset != end || !range_fits(s->offset, s->length, r->size) ||
+                    s->length % s->element_size != 0 || s->length / s->element_size > UINT32_MAX)
                         return refuse(r, EBADMSG, "a section is out of bounds");
                 sections[i].data = r->map + s->offset;
                 sections[i].count = s->length / s->element_size;

@@ -29,7 +29,7 @@ enum section_kind {
 
 /* What the file is about. */
 struct itable_file_identity {
-        uint32_t algorithm;   /* of the digest: the layer's, or the manifest's */
+        uint32_t algorithm; /* of the digest: the layer's, or the manifest's */
         uint8_t digest[DIGEST_MAX_SIZE];
         uint32_t compression; /* TOC: of the layer */
         uint64_t blob_size;   /* TOC */
@@ -41,7 +41,7 @@ struct itable_file_header {
         uint32_t version;
         uint32_t header_length; /* with the table of sections */
         uint64_t file_length;
-        uint64_t hash;          /* XXH3 of all that follows, padding included */
+        uint64_t hash; /* XXH3 of all that follows, padding included */
         struct itable_file_identity identity;
         uint32_t section_count;
         uint32_t reserved;
@@ -66,7 +66,8 @@ struct section {
 };
 
 /* Sections in the order of the file; ADD with one of the macro's pointers typed, so that the size of a row follows. */
-#define SECTION(k, pointer, n) ((struct section) { .kind = (k), .element_size = sizeof(*(pointer)), .data = (pointer), .count = (n) })
+#define SECTION(k, pointer, n) \
+        ((struct section) { .kind = (k), .element_size = sizeof(*(pointer)), .data = (pointer), .count = (n) })
 
 /* The six sections of TABLE; of an empty table, the ones to expect. */
 #define ITABLE_SECTIONS 6
@@ -74,8 +75,8 @@ void itable_to_sections(const struct itable *table, struct section sections[ITAB
 void itable_from_sections(const struct section sections[ITABLE_SECTIONS], struct itable *ret);
 
 struct itable_file {
-        const char *magic;   /* of 8 bytes */
-        const char *what;    /* for messages: "TOC" */
+        const char *magic; /* of 8 bytes */
+        const char *what;  /* for messages: "TOC" */
         uint32_t version;
         struct digest subject;
 };

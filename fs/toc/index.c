@@ -21,7 +21,8 @@ struct pass {
         struct layer_tree *tree;
         struct layer_draft *draft;
         struct index_rows *rows;
-        struct hasher *whole; /* of the blob, or of its content when digest_is_diff_id */
+        struct hasher *whole;   /* of the blob */
+        struct hasher *decoded; /* of its content, where the digest may be the diff_id of a compressed blob; or NULL */
         enum compression compression;
 };
 
@@ -33,11 +34,7 @@ static void pass_clear(struct pass *p)
         index_rows_free(p->rows);
         layer_draft_free(p->draft);
         hasher_free(p->whole);
-}
-
-static bool hashes_content(const struct pass *p)
-{
-        return p->options->digest_is_diff_id;
+        hasher_free(p->decoded);
 }
 
 static int hash_failed(struct pass *p, int r, struct error *e)
@@ -52,8 +49,8 @@ static int on_output(void *context, const uint8_t *data, size_t n, struct error 
         struct pass *p = context;
         int r;
 
-        if (hashes_content(p)) {
-                r = hasher_update(p->whole, data, n);
+        if (p->decoded) {
+                r = hasher_update(p->decoded, data, n);
                 if (r < 0)
                         return hash_failed(p, r, e);
         }
@@ -86,6 +83,11 @@ static int start_scan(struct pass *p, const uint8_t *data, size_t n, struct erro
         int r;
 
         p->compression = compression_detect(data, n);
+        if (p->options->digest_is_diff_id && p->compression != COMPRESSION_NONE) {
+                p->decoded = hasher_new(p->options->blob->digest.algorithm);
+                if (!p->decoded)
+                        return error_oom(e);
+        }
         r = index_rows_new(p->draft, p->options->blob->name, &p->rows, e);
         if (r < 0)
                 return r;
@@ -101,11 +103,9 @@ static int feed(struct pass *p, uint64_t offset, const uint8_t *data, size_t n, 
                 if (r < 0)
                         return r;
         }
-        if (!hashes_content(p)) {
-                r = hasher_update(p->whole, data, n);
-                if (r < 0)
-                        return hash_failed(p, r, e);
-        }
+        r = hasher_update(p->whole, data, n);
+        if (r < 0)
+                return hash_failed(p, r, e);
         index_rows_feed_begin(p->rows, offset, data, n);
         r = scan_feed(p->scan, data, n, e);
         if (r < 0)
@@ -198,6 +198,10 @@ static int verify(struct pass *p, struct error *e)
         int r;
 
         r = hasher_finish(p->whole, &digest);
+        if (r == 0 && digest_equal(&digest, &p->options->blob->digest))
+                return 0;
+        if (r == 0 && p->decoded)
+                r = hasher_finish(p->decoded, &digest);
         if (r < 0)
                 return hash_failed(p, r, e);
         if (digest_equal(&digest, &p->options->blob->digest))

@@ -153,6 +153,10 @@ static int end_range(struct index_rows *rows, uint64_t end, struct error *e)
         struct digest digest;
         int r;
 
+        if (!(first->flags & CHUNK_SLICE) && end - first->blob_offset > CHUNK_BLOB_MAX)
+                return error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: %ju bytes at blob offset %ju hold a chunk of %ju bytes only",
+                                 rows->name, (uintmax_t) (end - first->blob_offset), (uintmax_t) first->blob_offset,
+                                 (uintmax_t) first->content_length);
         r = hash_range_to(rows, end);
         if (r == 0)
                 r = hasher_finish(rows->range, &digest);

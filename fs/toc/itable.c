@@ -27,7 +27,8 @@ uint32_t itable_find(const struct itable *t, uint32_t dir, const char *name, siz
         return ITABLE_NONE;
 }
 
-int itable_xattr(const struct itable *t, const struct inode *i, const char *name, const uint8_t **ret_value, size_t *ret_length)
+int itable_xattr(const struct itable *t, const struct inode *i, const char *name, const uint8_t **ret_value,
+                 size_t *ret_length)
 {
         const struct xattr_set *set = &t->xattr_sets[i->xattrs];
         uint32_t low = set->first, high = low + set->count;

@@ -13,8 +13,8 @@ struct check {
         const struct itable *t;
         const uint64_t *content_sizes;
         size_t layers;
-        uint32_t *seen;        /* by row. directory: depth + 1; else: names so far; 0: no name yet */
-        uint32_t next_row;     /* the row that the next new name must have */
+        uint32_t *seen;    /* by row. directory: depth + 1; else: names so far; 0: no name yet */
+        uint32_t next_row; /* the row that the next new name must have */
         uint32_t next_dirent;
         uint32_t next_extent;
         struct error *e;
@@ -164,7 +164,8 @@ static int check_name(const struct check *c, uint32_t dir, uint32_t dirent)
         const struct dirent_row *d = &t->dirents[dirent];
         const char *name;
 
-        if (d->name_length == 0 || d->name_length > ITABLE_NAME_MAX || !range_fits(d->name, d->name_length, t->strings_size))
+        if (d->name_length == 0 || d->name_length > ITABLE_NAME_MAX ||
+            !range_fits(d->name, d->name_length, t->strings_size))
                 return refuse(c, "dirent %u: its name lies past the strings or is not of 1 to 255 bytes", dirent);
         name = dirent_name(t, d);
         if (memchr(name, '/', d->name_length) || memchr(name, '\0', d->name_length) ||
@@ -220,7 +221,8 @@ static int check_dirent(struct check *c, uint32_t dir, uint32_t dirent)
                 return 0;
         case DIRENT_LINK:
                 if (d->target >= t->strings_size ||
-                    !memchr(t->strings + d->target, '\0', MIN((size_t) t->strings_size - d->target, (size_t) ITABLE_PATH_MAX + 1)))
+                    !memchr(t->strings + d->target, '\0',
+                            MIN((size_t) t->strings_size - d->target, (size_t) ITABLE_PATH_MAX + 1)))
                         return refuse(c, "dirent %u: bad target of a hardlink", dirent);
                 return 0;
         default:

@@ -26,7 +26,8 @@ static int refuse(const char *written, struct error *e, const char *what, unsign
 {
         char shown[LAYER_PATH_SHOWN_MAX];
 
-        return error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: %s %u", layer_path_show(written, strlen(written), shown), what, bound);
+        return error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: %s %u", layer_path_show(written, strlen(written), shown),
+                         what, bound);
 }
 
 static void drop_last(struct layer_path *p)

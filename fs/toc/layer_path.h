@@ -32,7 +32,8 @@ int layer_path_normalise(const char *written, struct layer_path *ret, struct err
 enum layer_name layer_name_classify(const char *name, size_t length);
 
 /* The component of PATH that starts at *POSITION, which moves behind it; false at the end. */
-static inline bool layer_path_next(const char *path, size_t length, size_t *position, const char **ret_name, size_t *ret_length)
+static inline bool layer_path_next(const char *path, size_t length, size_t *position, const char **ret_name,
+                                   size_t *ret_length)
 {
         const char *name = path + *position, *slash;
 

@@ -50,10 +50,12 @@ static int refuse(const struct layer_path *path, struct error *e, const char *wh
 /* For the codes of string_table_add and its like. */
 static int refuse_code(const struct layer_path *path, int r, struct error *e)
 {
-        return r == -EFBIG ? refuse(path, e, "the layer has more names, targets and xattrs than regfs takes") : error_oom(e);
+        return r == -EFBIG ? refuse(path, e, "the layer has more names, targets and xattrs than regfs takes")
+                           : error_oom(e);
 }
 
-uint32_t layer_tree_child(const struct layer_tree *t, uint32_t dir, const char *name, size_t length, uint32_t *ret_cursor)
+uint32_t layer_tree_child(const struct layer_tree *t, uint32_t dir, const char *name, size_t length,
+                          uint32_t *ret_cursor)
 {
         uint32_t i, hash = slots_hash(&t->children, name, length, dir + 1);
 
@@ -124,16 +126,17 @@ static void make_implicit_directory(struct node *n, bool ghost)
         };
 }
 
-/* The directory of the first LENGTH bytes of PATH, made where it is missing. GHOST: for what never shows itself: it makes
- * directories that do not show for its sake, and goes nowhere (ITABLE_NONE) where this layer holds a file, which hides
- * everything below it anyway. */
+/* The directory of the first LENGTH bytes of PATH, made where it is missing. GHOST: for what never shows itself: it
+ * makes directories that do not show for its sake, and goes nowhere (ITABLE_NONE) where this layer holds a file, which
+ * hides everything below it anyway. */
 static int walk(struct layer_tree *t, const struct layer_path *path, size_t length, bool ghost, uint32_t *ret)
 {
         uint32_t dir = NODE_ROOT, child, cursor;
         size_t position = 0, n;
         const char *name;
 
-        if (t->last_directory != ITABLE_NONE && t->last_length == length && memcmp(t->last_path, path->text, length) == 0) {
+        if (t->last_directory != ITABLE_NONE && t->last_length == length &&
+            memcmp(t->last_path, path->text, length) == 0) {
                 *ret = t->last_directory;
                 return 0;
         }
@@ -270,8 +273,8 @@ static int describe_xattrs(struct layer_tree *t, const struct layer_entry *entry
 }
 
 /* The attributes of anything but a hardlink. */
-static int describe(struct layer_tree *t, const struct layer_entry *entry, const struct layer_path *path, struct inode *ret,
-                    struct error *e)
+static int describe(struct layer_tree *t, const struct layer_entry *entry, const struct layer_path *path,
+                    struct inode *ret, struct error *e)
 {
         struct inode i = {
                 .mtime = entry->mtime,
@@ -349,7 +352,8 @@ static int add_entry(struct layer_tree *t, const struct layer_entry *entry, cons
         return 0;
 }
 
-static int add_root(struct layer_tree *t, const struct layer_entry *entry, const struct layer_path *path, struct error *e)
+static int add_root(struct layer_tree *t, const struct layer_entry *entry, const struct layer_path *path,
+                    struct error *e)
 {
         struct node *root = layer_node(t, NODE_ROOT);
         struct inode inode;
@@ -395,11 +399,13 @@ static enum layer_name classify_parents(const struct layer_path *path, size_t le
         return ret;
 }
 
-static int add_path(struct layer_tree *t, const struct layer_entry *entry, const struct layer_path *path, struct error *e)
+static int add_path(struct layer_tree *t, const struct layer_entry *entry, const struct layer_path *path,
+                    struct error *e)
 {
         const char *slash = memrchr(path->text, '/', path->length);
         const char *name = slash ? slash + 1 : path->text;
-        size_t parents = slash ? (size_t) (slash - path->text) : 0, length = path->length - (size_t) (name - path->text);
+        size_t parents = slash ? (size_t) (slash - path->text) : 0,
+               length = path->length - (size_t) (name - path->text);
         enum layer_name above = classify_parents(path, parents), kind = layer_name_classify(name, length);
         uint32_t dir;
         int r;

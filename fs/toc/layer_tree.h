@@ -10,7 +10,7 @@
 enum node_kind {
         NODE_WHITEOUT, /* nothing stands here */
         NODE_DIRECTORY,
-        NODE_FILE,     /* anything else but: */
+        NODE_FILE, /* anything else but: */
         NODE_LINK,
 };
 
@@ -29,10 +29,10 @@ struct node {
         uint16_t name_length;
         uint8_t kind;
         uint8_t flags;
-        uint32_t child;     /* directory: the child that came last */
-        uint32_t sibling;   /* the child of the same directory that came before */
-        uint32_t link;      /* NODE_LINK: path of the target, in strings */
-        uint32_t target;    /* resolved: a NODE_FILE, or ITABLE_NONE when this layer does not hold LINK */
+        uint32_t child;   /* directory: the child that came last */
+        uint32_t sibling; /* the child of the same directory that came before */
+        uint32_t link;    /* NODE_LINK: path of the target, in strings */
+        uint32_t target;  /* resolved: a NODE_FILE, or ITABLE_NONE when this layer does not hold LINK */
 };
 
 struct layer_tree {
@@ -43,8 +43,8 @@ struct layer_tree {
         struct slots children; /* nodes by parent and name */
         uint32_t nodes_max;
         bool finished;
-        /* The directory of the last entry that shows: the next one is likely to lie there too. A file takes the place of a
-         * directory only in its own walk's directory, so the one here is never dead. */
+        /* The directory of the last entry that shows: the next one is likely to lie there too. A file takes the place
+         * of a directory only in its own walk's directory, so the one here is never dead. */
         uint32_t last_directory;
         size_t last_length;
         char last_path[ITABLE_PATH_MAX];
@@ -56,7 +56,8 @@ static inline struct node *layer_node(const struct layer_tree *t, uint32_t index
 }
 
 /* The node NAME in directory node DIR, or ITABLE_NONE; *ret_cursor is for slots_set. */
-uint32_t layer_tree_child(const struct layer_tree *t, uint32_t dir, const char *name, size_t length, uint32_t *ret_cursor);
+uint32_t layer_tree_child(const struct layer_tree *t, uint32_t dir, const char *name, size_t length,
+                          uint32_t *ret_cursor);
 
 /* A directory that only whiteouts name and that one hides: nothing but that whiteout. */
 static inline bool layer_node_is_whiteout(const struct node *n)

@@ -104,7 +104,8 @@ static const struct inode *source_inode(const struct merge *m, struct source s)
 
 /* Decides what shows of a name, from the COUNT claims on it, top layer first. Sources of a directory are appended to
  * SOURCES. Layers below an opaque directory add no children; they still lend attributes to one that no entry names. */
-static int combine(const struct merge *m, const struct claim *claims, size_t count, struct region *sources, struct outcome *ret)
+static int combine(const struct merge *m, const struct claim *claims, size_t count, struct region *sources,
+                   struct outcome *ret)
 {
         uint32_t first = region_count(sources, struct source);
         bool exists = false, open = true, described = false;
@@ -201,7 +202,8 @@ static const char *show_path(const struct merge *m, uint32_t dir, const char *na
 }
 
 /* Follows links down through the layers until CLAIM is a row. Each step goes at least one layer down. */
-static int follow_links(struct merge *m, struct claim *claim, uint32_t dir, const char *name, size_t length, struct error *e)
+static int follow_links(struct merge *m, struct claim *claim, uint32_t dir, const char *name, size_t length,
+                        struct error *e)
 {
         char shown[LAYER_PATH_SHOWN_MAX], shown_target[LAYER_PATH_SHOWN_MAX];
 
@@ -408,7 +410,8 @@ int itable_builder_merge(struct itable_builder *b, const struct itable *const *l
         if (b->inodes.size > 0)
                 return error_set(e, ERROR_OTHER, EINVAL, "the builder is not empty");
         if (count > UINT16_MAX)
-                return error_set(e, ERROR_BAD_DATA, EBADMSG, "%zu layers are more than regfs takes (%u)", count, UINT16_MAX);
+                return error_set(e, ERROR_BAD_DATA, EBADMSG, "%zu layers are more than regfs takes (%u)", count,
+                                 UINT16_MAX);
         r = merge_init(&m, layers);
         if (r == 0)
                 r = add_root(&m);

@@ -29,7 +29,7 @@ void region_free(struct region *r);
 
 #define _cleanup_region_ _cleanup_(region_free)
 
-/* region_at(&r, struct node, 7): element 7 of an array of struct node. region_array: all of it, NULL when it is empty. */
+/* region_at(&r, struct node, 7): element 7 of an array of struct node. region_array: all of it, NULL when empty. */
 #define region_array(r, type) ((type *) (void *) (r)->data)
 #define region_at(r, type, index) (region_array(r, type) + (index))
 #define region_count(r, type) ((uint32_t) ((r)->size / sizeof(type)))
@@ -42,7 +42,7 @@ struct slots {
         struct slot {
                 uint32_t hash;
                 uint32_t value; /* index + 1; 0: free */
-        } *cells;
+        } * cells;
         uint32_t mask;
         uint32_t used;
         uint64_t seed;

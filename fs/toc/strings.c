@@ -65,7 +65,8 @@ static int compare_xattrs(const void *a, const void *b)
         return r ? r : (*x > *y) - (*x < *y);
 }
 
-static int append_pairs(struct xattr_table *t, struct string_table *strings, const struct layer_xattr **sorted, size_t count)
+static int append_pairs(struct xattr_table *t, struct string_table *strings, const struct layer_xattr **sorted,
+                        size_t count)
 {
         for (size_t i = 0; i < count; i++) {
                 const struct layer_xattr *x = sorted[i];

@@ -11,7 +11,8 @@ static struct itable_file toc_file(const struct digest *layer)
         return (struct itable_file) { .magic = "REGFSTOC", .what = "TOC", .version = TOC_VERSION, .subject = *layer };
 }
 
-static void to_sections(const struct itable *itable, const struct chunk_table *chunks, struct section sections[TOC_SECTIONS])
+static void to_sections(const struct itable *itable, const struct chunk_table *chunks,
+                        struct section sections[TOC_SECTIONS])
 {
         struct section *own = sections + ITABLE_SECTIONS;
 

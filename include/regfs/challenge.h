@@ -18,8 +18,8 @@ struct challenge {
         enum auth_scheme scheme;
         char *realm;
         char *service;
-        char *scope;   /* as sent: possibly several scopes with spaces between */
-        char *error;   /* "insufficient_scope", "invalid_token", … */
+        char *scope; /* as sent: possibly several scopes with spaces between */
+        char *error; /* "insufficient_scope", "invalid_token", … */
 };
 
 void challenge_clear(struct challenge *c);

@@ -8,7 +8,7 @@
 #include "regfs/error.h"
 
 struct credential {
-        char *user;           /* NULL: anonymous, or identity_token alone */
+        char *user; /* NULL: anonymous, or identity_token alone */
         char *secret;
         char *identity_token; /* oauth2 refresh token, or NULL */
 };
@@ -25,21 +25,23 @@ static inline bool credential_is_anonymous(const struct credential *c)
 /* "USER:PASSWORD" → credential. -EINVAL with E for a text without a colon or user; the secret is not quoted. */
 int credential_parse(const char *s, struct credential *ret, struct error *e);
 
-/* A text that is equal for equal credentials only: "" for anonymous, otherwise hex of a keyed hash (the key is random per
- * process): fit for a map key and for logs. The caller frees; NULL when out of memory. */
+/* A text that is equal for equal credentials only: "" for anonymous, otherwise hex of a keyed hash (the key is random
+ * per process): fit for a map key and for logs. The caller frees; NULL when out of memory. */
 char *credential_identity(const struct credential *c);
 
 struct credential_options {
-        const char *creds;    /* --creds, or NULL */
+        const char *creds;    /* --creds, or NULL; taken for any host: leave it out for all but the reference's own */
         const char *authfile; /* --authfile, or NULL: $REGISTRY_AUTH_FILE, then the default files */
 };
 
-/* Looks for the credential of HOST (as written in references: "docker.io", "localhost:5000") and REPOSITORY ("library/alpine").
- * Nothing found is success with an anonymous credential. A file that is named by option or $REGISTRY_AUTH_FILE must exist;
- * default files may be absent; a malformed or unreadable one is an error that names it.
+/* Looks for the credential of HOST (as written in references: "docker.io", "localhost:5000") and REPOSITORY
+ * ("library/alpine"). Nothing found is success with an anonymous credential. A file that is named by option or
+ * $REGISTRY_AUTH_FILE must exist, and is the only one; default files may be absent; a malformed or unreadable one is
+ * an error that names it; an empty one holds nothing.
  * docker.io is also looked up as "https://index.docker.io/v1/", "index.docker.io", "registry-1.docker.io".
- * Helpers: "docker-credential-NAME get" with the host on standard input, 30 s limit; its failure is an error that quotes
- * the first line of what it wrote. May fork; never call it from the FUSE or transfer threads.
+ * Helpers: "docker-credential-NAME get" with the host on standard input, 30 s limit; its failure is an error that
+ * quotes the first line of what it wrote, unless that may be a secret. Nothing is cached: each call reads the files,
+ * and starts the helper, again. May fork; never call it from the FUSE or transfer threads.
  * Returns 0 or -errno with E (kind DENIED for a failing helper). */
 int credential_find(const struct credential_options *options, const char *host, const char *repository,
                     struct credential *ret, struct error *e);

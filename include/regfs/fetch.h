@@ -49,13 +49,13 @@ int fetch_cached(const struct fetch_part *parts, size_t count, uint8_t *out);
 
 struct fetch_read;
 
-/* Called exactly once, from a worker or from within fetch_start or fetch_cancel, with no lock held. RESULT: 0 with all bytes
- * in place, or -errno with E (borrowed). The read itself may be released from within. */
+/* Called exactly once, from a worker or from within fetch_start (which has set *RET by then) or fetch_cancel, with no lock
+ * held. RESULT: 0 with all bytes in place, or -errno with E (borrowed). The read itself may be released from within. */
 typedef void fetch_done_fn(void *context, int result, const struct error *e);
 
-/* Begins to bring all parts into OUT. BUFFER (or NULL) is the pool buffer that OUT lies in: the read holds a reference until
- * nothing writes there any more, however early it is cancelled. With BUFFER NULL, OUT must stay valid until done was called, and
- * is not written to after that either.
+/* Begins to bring all parts into OUT, which is not written to any more once DONE is called. BUFFER (or NULL) is the pool buffer
+ * that OUT lies in: the read holds a reference until then. It comes from another pool than the fetcher's: flights wait there
+ * for as long as it takes.
  * Returns 0, and DONE will be called; or -ENOMEM with E, and it won't. The caller holds one reference on *ret. */
 int fetch_start(const struct fetch_part *parts, size_t count, struct pool_buf *buffer, uint8_t *out, fetch_done_fn *done,
                 void *context, struct fetch_read **ret, struct error *e);

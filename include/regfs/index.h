@@ -12,8 +12,8 @@
 
 struct index_options {
         struct blob *blob;              /* its digest is verified over the whole pass */
-        bool digest_is_diff_id;         /* docker-archive: the blob is an uncompressed tar named by its diff_id: the same thing,
-                                         * but a compressed blob under that name is verified by its decoded bytes */
+        bool digest_is_diff_id;         /* docker-archive: the digest may be the diff_id. For an uncompressed tar that is the same
+                                         * thing; a compressed blob is right when its own bytes or its decoded ones have it */
         struct pool *pool;
         struct store *store;
         uint64_t timeout_ms;            /* without progress */

@@ -26,12 +26,12 @@ struct pool_buf {
 
 struct pool_stats {
         size_t limit;
-        size_t out;       /* bytes handed out, rounded up to size classes */
-        size_t kept;      /* bytes of free buffers kept for reuse */
-        size_t buffers;   /* buffers handed out */
-        size_t waiting;   /* callers that wait for room */
-        uint64_t gets;    /* since the start */
-        uint64_t waits;   /* of these, how many had to wait */
+        size_t out;     /* bytes handed out, rounded up to size classes */
+        size_t kept;    /* bytes of free buffers kept for reuse */
+        size_t buffers; /* buffers handed out */
+        size_t waiting; /* callers that wait for room */
+        uint64_t gets;  /* since the start */
+        uint64_t waits; /* of these, how many had to wait */
 };
 
 /* Returns 0 or -ENOMEM. LIMIT in bytes. */

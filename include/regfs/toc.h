@@ -47,7 +47,7 @@ int toc_write(int fd, const struct itable *itable, const struct chunk_table *chu
 /* A layer of an image index: what its content space is called in the store. */
 struct tree_layer {
         struct digest digest;
-        char kind[96];         /* "plain", "estargz-<hex>" … */
+        char kind[96]; /* "plain", "estargz-<hex>" … */
         uint64_t blob_size;
         uint64_t content_size;
 };
@@ -68,12 +68,13 @@ struct tree *tree_close(struct tree *t);
 DEFINE_CLEANUP(struct tree *, tree_close)
 
 /* Merges TOCS (lowest first; LAYERS describes them) and writes the image index of MANIFEST to FD. */
-int tree_write(int fd, const struct digest *manifest, const struct itable *const *tables, const struct tree_layer *layers,
-               size_t count, struct error *e);
+int tree_write(int fd, const struct digest *manifest, const struct itable *const *tables,
+               const struct tree_layer *layers, size_t count, struct error *e);
 
-/* The store's key of an image index: SHA-256 of manifest digest, each layer's digest and kind, and TOC_VERSION; 64 hex + NUL. */
+/* The store's key of an image index: SHA-256 of manifest digest, each layer's digest and kind, and TOC_VERSION; 64 hex
+ * + NUL. */
 int tree_key(const struct digest *manifest, const struct tree_layer *layers, size_t count, char ret[65]);
 
-/* Walks PATH ("/a/b", "a/b", "" = root) without following symlinks; "." and ".." mean what they mean in chroot(2), and a
- * slash behind the last name asks for a directory. Returns 0, -ENOENT or -ENOTDIR. */
+/* Walks PATH ("/a/b", "a/b", "" = root) without following symlinks; "." and ".." mean what they mean in chroot(2), and
+ * a slash behind the last name asks for a directory. Returns 0, -ENOENT or -ENOTDIR. */
 int tree_lookup(const struct tree *t, const char *path, uint32_t *ret_row);

@@ -24,8 +24,8 @@
 struct token_key {
         const char *realm;
         const char *service;       /* or NULL */
-        const char *const *scopes; /* NULL-terminated, any order; or NULL for none */
-        const char *identity;      /* of the credential: credential_identity(), "" for anonymous */
+        const char *const *scopes; /* NULL-terminated, any order; or NULL for none. One with spaces is several scopes */
+        const char *identity;      /* of the credential: credential_identity(), "" for anonymous; never NULL */
 };
 
 struct token_cache;
@@ -37,12 +37,15 @@ struct token_cache *token_cache_free(struct token_cache *c);
 DEFINE_CLEANUP(struct token_cache *, token_cache_free)
 
 /* Fetches a token for KEY until DEADLINE. On success *ret_token (malloc'd, the cache takes it) and the lifetime in
- * seconds. -ETIMEDOUT when DEADLINE passed: then, and only then, the flight is handed on. */
+ * seconds; a token with lifetime 0 is for this flight's callers alone. The flight is handed on for -ETIMEDOUT when
+ * DEADLINE has passed, and for -ECANCELED. Every other error, a server that stalls while there is time among them, is
+ * the flight's result. It must not ask the cache for the same key. */
 typedef int token_fetch_fn(void *context, const struct token_key *key, deadline_t deadline, char **ret_token,
                            uint64_t *ret_lifetime_s, struct error *e);
 
-/* A token for KEY: *ret is a copy that the caller frees with secret_free.
- * Returns 0, -ETIMEDOUT at DEADLINE, or the flight's own error with E. */
+/* A token for KEY: *ret is a copy that the caller frees with secret_free. A deadline that has passed already gets the
+ * token that is there, and starts no flight.
+ * Returns 0, -ETIMEDOUT at DEADLINE, -EINVAL for a key without realm or identity, or the flight's own error with E. */
 int token_cache_get(struct token_cache *c, const struct token_key *key, deadline_t deadline, token_fetch_fn *fetch,
                     void *context, char **ret, struct error *e);
 
@@ -50,6 +53,10 @@ int token_cache_get(struct token_cache *c, const struct token_key *key, deadline
 void token_cache_drop(struct token_cache *c, const struct token_key *key, const char *token);
 
 struct token_cache_stats {
-        uint64_t hits, flights, joins, failures, handed_on;
+        uint64_t hits;      /* calls answered with a token that was there */
+        uint64_t flights;   /* begun */
+        uint64_t joins;     /* calls that found a flight in the air */
+        uint64_t failures;  /* flights that ended with an error */
+        uint64_t handed_on; /* times that a flight got another owner */
 };
 void token_cache_get_stats(struct token_cache *c, struct token_cache_stats *ret);

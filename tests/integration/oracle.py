@@ -4,6 +4,7 @@
 umoci stamps the present on a directory that a layer changes without naming it, and on the root. Those times are compared with
 what the layers' tars say: the last one that names the directory decides.
 """
+import errno
 import hashlib
 import io
 import os
@@ -82,7 +83,7 @@ def read_tree(root):
             item['size'] = st.st_size
         if item['type'] == 'file':
             item['sha256'] = _sha256(path)
-        item['xattrs'] = {x: os.getxattr(path, x, follow_symlinks=False) for x in os.listxattr(path, follow_symlinks=False)}
+        item['xattrs'] = {x: os.getxattr(path, x, follow_symlinks=False) for x in _list_xattrs(path)}
         if item['type'] != 'directory':
             links.setdefault(st.st_ino, []).append(name)
         tree[name] = item
@@ -98,6 +99,16 @@ def read_tree(root):
             for name in names:
                 tree[name]['links'] = sorted(names)
     return tree
+
+
+def _list_xattrs(path):
+    try:
+        return os.listxattr(path, follow_symlinks=False)
+    except OSError as e:
+        # A tree without any xattr may say that it knows none.
+        if e.errno != errno.ENOTSUP:
+            raise
+        return []
 
 
 def _listed_type(entry):

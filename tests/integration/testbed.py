@@ -277,8 +277,8 @@ class Bed:
         for where, _, _ in mounts_below(self.dir):
             subprocess.run(['umount', '-l', where], check=False)
         with contextlib.suppress(AssertionError):
-            wait_until(lambda: not self._daemons(), 'daemons end', 10)
-        for pid in self._daemons():
+            wait_until(lambda: not self.daemons(), 'daemons end', 10)
+        for pid in self.daemons():
             complaints.append('process %d did not end after its unmount' % pid)
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
@@ -293,8 +293,8 @@ class Bed:
         if complaints:
             raise AssertionError('; '.join(complaints))
 
-    def _daemons(self):
-        """Processes besides those that start() knows."""
+    def daemons(self):
+        """Processes besides those that start() began itself."""
         return set(self.processes()) - {p.pid for p in self.started}
 
 

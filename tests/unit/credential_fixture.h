@@ -59,8 +59,8 @@ static inline void make_file(const char *path, const char *text, mode_t mode)
 static inline void make_helper(const char *name, const char *body)
 {
         _cleanup_free_ char *path = str_printf("bin/docker-credential-%s", name);
-        _cleanup_free_ char *text = str_printf("#!/bin/sh\nhost=$(cat)\necho \"${0##*/} $1 $host\" >>'%s'\n%s\n",
-                                               in_home("asked"), body);
+        _cleanup_free_ char *text =
+                str_printf("#!/bin/sh\nhost=$(cat)\necho \"${0##*/} $1 $host\" >>'%s'\n%s\n", in_home("asked"), body);
 
         assert_true(path && text);
         make_file(path, text, 0700);

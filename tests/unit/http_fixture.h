@@ -29,7 +29,8 @@ static inline struct http_server *new_server(void (*handler)(struct http_exchang
 }
 
 /* Starts REQUEST for TARGET on the server. */
-static inline struct transfer *start(struct http *h, struct http_server *s, const char *target, struct http_request *request)
+static inline struct transfer *start(struct http *h, struct http_server *s, const char *target,
+                                     struct http_request *request)
 {
         struct error e = ERROR_INIT;
         struct transfer *t = NULL;

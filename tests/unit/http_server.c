@@ -39,7 +39,7 @@ struct http_server {
         unsigned port;
         pthread_t thread;
         struct mutex lock;
-        bool stopping;        /* guarded by lock, as all that follows */
+        bool stopping; /* guarded by lock, as all that follows */
         unsigned connection_count, request_count;
         SLIST_HEAD(, http_connection) connections;
 };
@@ -155,7 +155,8 @@ bool exchange_printf(struct http_exchange *x, const char *format, ...)
 
 bool exchange_respond(struct http_exchange *x, unsigned status, const char *headers, const void *body, size_t n)
 {
-        return exchange_printf(x, "HTTP/1.1 %u Test\r\nContent-Length: %zu\r\n%s\r\n", status, n, headers ? headers : "") &&
+        return exchange_printf(x, "HTTP/1.1 %u Test\r\nContent-Length: %zu\r\n%s\r\n", status, n,
+                               headers ? headers : "") &&
                (strcmp(x->method, "HEAD") == 0 || exchange_send(x, body, n));
 }
 
@@ -426,7 +427,8 @@ static void shell(const char *format, ...)
 
 static void make_authority(const char *directory, const char *name)
 {
-        shell("openssl req -x509 " NEW_KEY " -keyout '%s/%s.key' -out '%s/%s.pem' -days 2 -subj '/CN=regfs test %s' 2>/dev/null",
+        shell("openssl req -x509 " NEW_KEY
+              " -keyout '%s/%s.key' -out '%s/%s.pem' -days 2 -subj '/CN=regfs test %s' 2>/dev/null",
               directory, name, directory, name, name);
 }
 

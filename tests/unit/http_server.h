@@ -14,24 +14,24 @@ struct http_server;
 struct http_exchange {
         struct http_server *server;
         char method[16];
-        char target[4096];      /* path and query, as sent */
-        const char *body;       /* NUL-terminated behind its length */
+        char target[4096]; /* path and query, as sent */
+        const char *body;  /* NUL-terminated behind its length */
         size_t body_length;
-        unsigned connection;    /* 1 for the server's first, … */
-        unsigned request;       /* number on the server, likewise */
+        unsigned connection; /* 1 for the server's first, … */
+        unsigned request;    /* number on the server, likewise */
         struct http_connection *via;
-        const char *head;       /* request line and headers, as sent */
+        const char *head; /* request line and headers, as sent */
 };
 
 struct http_server_options {
         /* Called for each request, from its connection's thread: several at once. Required unless raw is given. */
         void (*handler)(struct http_exchange *x, void *context);
-        /* Called for each connection instead, before a byte (of TLS or HTTP) was read; the server closes FD after it. */
+        /* Called for each connection instead, before a byte of TLS or HTTP was read; the server closes FD after it. */
         void (*raw)(int fd, void *context);
         void *context;
         const char *certificate; /* PEM files of the server's pair: TLS; or NULL */
         const char *key;
-        const char *client_ca;   /* PEM file: clients must show a certificate of this authority; or NULL */
+        const char *client_ca; /* PEM file: clients must show a certificate of this authority; or NULL */
 };
 
 struct http_server *http_server_start(const struct http_server_options *options);
@@ -71,7 +71,7 @@ void exchange_reset(struct http_exchange *x);
 /* Waits until the peer has hung up, or the server is being stopped. */
 void exchange_wait_hangup(struct http_exchange *x);
 
-/* Makes test certificates in DIRECTORY with the openssl command: an authority ca.pem and, signed by it with keys NAME.key,
- * good.pem (localhost, 127.0.0.1), expired.pem (likewise), elsewhere.pem (registry.example), client.pem; and stranger.pem,
- * signed by nobody's authority stranger-ca.pem. */
+/* Makes test certificates in DIRECTORY with the openssl command, each with its NAME.key: an authority ca.pem, and
+ * signed by it good.pem (localhost, 127.0.0.1), expired.pem (likewise), elsewhere.pem (registry.example) and client.pem;
+ * stranger.pem is signed by another authority, stranger-ca.pem. */
 void http_server_make_certificates(const char *directory);

@@ -28,13 +28,29 @@
 #define CONTENT_SIZE 1000000u
 
 /* Regular file number N: ten bytes at content offset 10 N. */
-#define REG(p, n) { .path = (p), .mode = S_IFREG | 0644, .size = 10, .content_offset = 10u * (n) }
-#define DIR(p, m) { .path = (p), .mode = S_IFDIR | (m) }
-#define SYM(p, t) { .path = (p), .mode = S_IFLNK | 0777, .link = (t) }
-#define HARD(p, t) { .path = (p), .mode = S_IFREG | 0600, .hardlink = true, .link = (t) }
-#define WHITEOUT(p) { .path = (p), .mode = S_IFREG }
+#define REG(p, n)                                                                            \
+        {                                                                                    \
+                .path = (p), .mode = S_IFREG | 0644, .size = 10, .content_offset = 10u * (n) \
+        }
+#define DIR(p, m)                                  \
+        {                                          \
+                .path = (p), .mode = S_IFDIR | (m) \
+        }
+#define SYM(p, t)                                                \
+        {                                                        \
+                .path = (p), .mode = S_IFLNK | 0777, .link = (t) \
+        }
+#define HARD(p, t)                                                                 \
+        {                                                                          \
+                .path = (p), .mode = S_IFREG | 0600, .hardlink = true, .link = (t) \
+        }
+#define WHITEOUT(p)                          \
+        {                                    \
+                .path = (p), .mode = S_IFREG \
+        }
 
-#define ENTRIES(...) (const struct layer_entry[]) { __VA_ARGS__ }, ELEMENTSOF(((const struct layer_entry[]) { __VA_ARGS__ }))
+#define ENTRIES(...) \
+        (const struct layer_entry[]) { __VA_ARGS__ }, ELEMENTSOF(((const struct layer_entry[]) { __VA_ARGS__ }))
 
 /* A copy of a table with each section in an allocation of its exact size, so that the address sanitizer sees any access
  * past its end. */
@@ -95,7 +111,8 @@ static inline void text_inode(struct buf *b, const struct itable *t, const struc
                 buf_printf(b, " p");
                 break;
         default:
-                buf_printf(b, " %c %u:%u", S_ISCHR(i->mode) ? 'c' : 'b', (unsigned) (i->data >> 32), (unsigned) i->data);
+                buf_printf(b, " %c %u:%u", S_ISCHR(i->mode) ? 'c' : 'b', (unsigned) (i->data >> 32),
+                           (unsigned) i->data);
         }
         if (!S_ISDIR(i->mode) && i->nlink != 1)
                 buf_printf(b, " x%u", i->nlink);
@@ -113,7 +130,8 @@ static inline void text_inode(struct buf *b, const struct itable *t, const struc
         buf_append_char(b, '\n');
 }
 
-static inline void text_directory(struct buf *b, const struct itable *t, uint32_t dir, const char *path, char **first_names)
+static inline void text_directory(struct buf *b, const struct itable *t, uint32_t dir, const char *path,
+                                  char **first_names)
 {
         const struct inode *i = &t->inodes[dir];
 

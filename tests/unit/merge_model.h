@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* The rules of OCI layers once more, as slow and as plain as possible: flat lists of paths, searched from end to end, and
- * layers laid one over the other by removing and adding paths. For comparison with the real thing on random images. */
+/* The rules of OCI layers once more, as slow and as plain as possible: flat lists of paths, searched from end to end,
+ * and layers laid one over the other by removing and adding paths. For comparison with the real thing on random
+ * images. */
 
 #include "itable_text.h"
 
@@ -109,7 +110,8 @@ static inline bool model_is_below_file(const struct model *layer, const char *pa
         return false;
 }
 
-static inline void model_add(struct model *layer, const char *path, enum model_kind kind, unsigned number, const char *target)
+static inline void model_add(struct model *layer, const char *path, enum model_kind kind, unsigned number,
+                             const char *target)
 {
         struct model_item *item;
 
@@ -206,8 +208,8 @@ static inline int model_compare(const void *a, const void *b)
         return strcmp(((const struct model_item *) a)->path, ((const struct model_item *) b)->path);
 }
 
-/* IMAGE as itable_text writes trees whose files have distinct numbers; NULL when a link is broken. With the names a, b, c
- * and '/' before them, sorting whole paths gives the order of a walk. */
+/* IMAGE as itable_text writes trees whose files have distinct numbers; NULL when a link is broken. With the names a,
+ * b, c and '/' before them, sorting whole paths gives the order of a walk. */
 static inline char *model_text(struct model *image)
 {
         struct buf b = { 0 };

@@ -50,8 +50,14 @@ static void assert_good(const struct good *cases, size_t count)
         }
 }
 
-#define BEARER(...) { .scheme = AUTH_BEARER, __VA_ARGS__ }
-#define BASIC(...) { .scheme = AUTH_BASIC, __VA_ARGS__ }
+#define BEARER(...)                                \
+        {                                          \
+                .scheme = AUTH_BEARER, __VA_ARGS__ \
+        }
+#define BASIC(...)                                \
+        {                                         \
+                .scheme = AUTH_BASIC, __VA_ARGS__ \
+        }
 #define TEXT(s) ((char *) (s))
 
 static void challenges_of_real_registries_are_read(_unused_ void **state)
@@ -151,25 +157,25 @@ static void absence_of_a_known_scheme_is_told_from_malformation(_unused_ void **
 static void malformed_headers_are_refused(_unused_ void **state)
 {
         static const char *const cases[] = {
-                "Bearer",                                /* no realm */
+                "Bearer", /* no realm */
                 "Bearer service=\"s\"",
                 "Bearer realm=\"\"",
                 "Bearer abc==",
-                "Basic realm=b, Bearer service=s",       /* the one that would be chosen is broken */
-                "Bearer realm=\"r\", Bearer service=s",  /* so is one that would not */
+                "Basic realm=b, Bearer service=s",      /* the one that would be chosen is broken */
+                "Bearer realm=\"r\", Bearer service=s", /* so is one that would not */
                 "Bearer realm=\"r",
                 "Bearer realm=\"r\\",
                 "Bearer realm=\"r\\\"",
-                "Bearer realm=https://h/t",              /* not a token, so it needs quotes */
+                "Bearer realm=https://h/t", /* not a token, so it needs quotes */
                 "Bearer realm=, service=s",
-                "Bearer realm=\"r\" service=\"s\"",      /* no comma */
+                "Bearer realm=\"r\" service=\"s\"", /* no comma */
                 "Bearer realm=\"r\"service=\"s\"",
                 "Bearer realm=\"r\"x",
                 "Bearer realm=\"r\", =s",
                 "Bearer realm=\"a\", realm=\"b\"",
                 "Bearer realm=\"a\", REALM=\"a\"",
                 "Bearer realm=\"a\", x=1, y=2, X=3",
-                "Digest a=1, a=2, Bearer realm=r",       /* also in a scheme that nobody asked for */
+                "Digest a=1, a=2, Bearer realm=r", /* also in a scheme that nobody asked for */
                 "Bearer realm=\"r\", scope=\"a\", scope=\"b\"",
                 "realm=\"r\"",
                 "Bearer=\"r\"",
@@ -255,7 +261,8 @@ static void errors_say_what_is_wrong_and_where(_unused_ void **state)
 {
         char header[300];
 
-        assert_says("realm=\"r\"", "malformed WWW-Authenticate header \"realm=\\x22r\\x22\": a parameter without a scheme at byte 0");
+        assert_says("realm=\"r\"",
+                    "malformed WWW-Authenticate header \"realm=\\x22r\\x22\": a parameter without a scheme at byte 0");
         assert_says("Basic, \"x\"", "no scheme at byte 7");
         assert_says("Bearer service=x", "without a realm");
         assert_says("Bearer a=1, b=2, a=3", "a parameter stands twice at byte 17");

@@ -109,6 +109,16 @@ static int lying_end(struct inflate *i, struct inflate_io *io, _unused_ bool sto
         return inflate_zlib.run(i, io, false, e);
 }
 
+static int lying_byte(struct inflate *i, struct inflate_io *io, bool stop, struct error *e)
+{
+        const uint8_t *out = io->out;
+        int status = inflate_zlib.run(i, io, stop, e);
+
+        if (status == INFLATE_END && io->out > out)
+                io->out[-1] ^= 1;
+        return status;
+}
+
 static uint32_t lying_crc32(uint32_t crc, const uint8_t *data, size_t n)
 {
         return inflate_zlib.crc32(crc, data, n) ^ 1;
@@ -122,6 +132,8 @@ static void self_test_catches_an_inflate_that_errs(_unused_ void **state)
         ops.run = lying_bits;
         assert_true(inflate_self_test(&ops, &e) < 0);
         ops.run = lying_end;
+        assert_true(inflate_self_test(&ops, &e) < 0);
+        ops.run = lying_byte;
         assert_true(inflate_self_test(&ops, &e) < 0);
         ops = inflate_zlib;
         ops.crc32 = lying_crc32;
@@ -247,7 +259,7 @@ static void members_follow_each_other(_unused_ void **state)
 
                 append_gzip(&gz, (uint8_t *) expected.data + at, n,
                             &gzip_kinds[next_random(&x) % ELEMENTSOF(gzip_kinds)]);
-                append_gzip(&gz, NULL, 0, &gzip_kinds[0]);
+                append_gzip(&gz, (const uint8_t *) "", 0, &gzip_kinds[0]);
                 at += n;
         }
         assert_int_equal(buf_append(&gz, "\0\0\0\0\0\0\0", 7), 0); /* padding */

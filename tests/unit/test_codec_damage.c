@@ -372,6 +372,48 @@ static void sink_ends_the_pass_with_its_own_value(_unused_ void **state)
                         }
 }
 
+/* The sink is also called when there is no boundary near, to make room for more output. */
+static void sink_ends_the_pass_in_the_middle_of_a_chunk(_unused_ void **state)
+{
+        const size_t n = 900000;
+        _cleanup_free_ uint8_t *content = make_content(n, 2);
+        _cleanup_buf_ struct buf gz = {}, zst = {};
+
+        append_gzip(&gz, content, n, &(struct gzip_options) { .level = 1 });
+        append_zstd(&zst, content, n, 1, false);
+        for (size_t b = 0; b < backend_count; b++) {
+                _cleanup_(index_free) struct index x = { .output_result = 5 }, y = { .output_result = 5 },
+                                                   z = { .output_result = 5 };
+                struct error e = ERROR_INIT;
+
+                assert_int_equal(index_run(&x, COMPRESSION_GZIP, backends[b], MIB, gz.data, gz.len, 0, &e), 5);
+                assert_int_equal(index_run(&y, COMPRESSION_ZSTD, NULL, MIB, zst.data, zst.len, 0, &e), 5);
+                assert_int_equal(index_run(&z, COMPRESSION_NONE, NULL, MIB, content, n, 0, &e), 5);
+                assert_true(x.content.len < n && y.content.len < n);
+        }
+}
+
+static void only_what_has_a_codec_is_decoded(_unused_ void **state)
+{
+        const struct chunk zeros = { .content_length = 1, .codec = CODEC_ZEROS, .checkpoint = CHECKPOINT_NONE };
+        const struct chunk stored = {
+                .content_length = 1,
+                .blob_length = 1,
+                .codec = CODEC_STORED,
+                .checkpoint = CHECKPOINT_NONE,
+        };
+        const struct chunk_table t = { .chunks = &zeros, .chunk_count = 1 };
+        struct range_input in = { .blob = (const uint8_t *) "", .piece = 1 };
+        struct slices_seen seen = {};
+        struct error e = ERROR_INIT;
+        uint8_t out[1];
+
+        assert_int_equal(codec_decode(&t, &zeros, range_read, &in, out, &e), -EINVAL);
+        assert_int_equal(codec_decode(&t, &stored, range_read, &in, out, &e), -EBADMSG); /* the input is empty */
+        free(in.held);
+        assert_int_equal(codec_decode_slices(&t, NULL, 0, range_read, &in, out, slice_delivered, &seen, &e), 0);
+}
+
 static void pass_that_ended_stays_ended(_unused_ void **state)
 {
         _cleanup_(index_free) struct index x = { .target = TARGET };
@@ -442,6 +484,8 @@ int main(void)
                 cmocka_unit_test(odd_gzip_headers_are_refused),
                 cmocka_unit_test(zstd_frame_that_lies_about_its_size_is_refused),
                 cmocka_unit_test(sink_ends_the_pass_with_its_own_value),
+                cmocka_unit_test(sink_ends_the_pass_in_the_middle_of_a_chunk),
+                cmocka_unit_test(only_what_has_a_codec_is_decoded),
                 cmocka_unit_test(pass_that_ended_stays_ended),
                 cmocka_unit_test(failing_input_is_passed_on),
         };

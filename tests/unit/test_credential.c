@@ -2,7 +2,8 @@
 #include "credential_fixture.h"
 
 /* USER NULL: anonymous, or IDENTITY_TOKEN alone. */
-static void assert_credential(const struct credential *c, const char *user, const char *secret, const char *identity_token)
+static void assert_credential(const struct credential *c, const char *user, const char *secret,
+                              const char *identity_token)
 {
         if (user)
                 assert_string_equal(c->user ? c->user : "(none)", user);
@@ -130,7 +131,8 @@ static void identities_are_equal_for_equal_credentials_only(_unused_ void **stat
 static void an_option_goes_before_every_file(_unused_ void **state)
 {
         make_file("run/containers/auth.json", "not read", 0600);
-        expect_with(&(struct credential_options) { .creds = "o:p", .authfile = "/nonexistent" }, "h.example", "a", "o", "p");
+        expect_with(&(struct credential_options) { .creds = "o:p", .authfile = "/nonexistent" }, "h.example", "a", "o",
+                    "p");
         expect_error(&(struct credential_options) { .creds = SECRET }, -EINVAL, ERROR_USAGE, "USER:PASSWORD");
 }
 
@@ -163,7 +165,8 @@ static void default_files_are_asked_in_podmans_order(_unused_ void **state)
         setenv("REGISTRY_AUTH_FILE", in_home("named.json"), 1);
         expect("h.example", "a", "environment", "p");
         make_default_file("option.json", "option");
-        expect_with(&(struct credential_options) { .authfile = in_home("option.json") }, "h.example", "a", "option", "p");
+        expect_with(&(struct credential_options) { .authfile = in_home("option.json") }, "h.example", "a", "option",
+                    "p");
 }
 
 static void a_default_file_without_an_answer_is_passed_over(_unused_ void **state)
@@ -189,7 +192,8 @@ static void a_named_file_is_the_only_one(_unused_ void **state)
 
 static void a_named_file_must_be_there(_unused_ void **state)
 {
-        expect_error(&(struct credential_options) { .authfile = in_home("gone.json") }, -ENOENT, ERROR_NOT_FOUND, "gone.json");
+        expect_error(&(struct credential_options) { .authfile = in_home("gone.json") }, -ENOENT, ERROR_NOT_FOUND,
+                     "gone.json");
         setenv("REGISTRY_AUTH_FILE", in_home("gone.json"), 1);
         expect_error(&(struct credential_options) {}, -ENOENT, ERROR_NOT_FOUND, "$REGISTRY_AUTH_FILE");
         expect_error(&(struct credential_options) {}, -ENOENT, ERROR_NOT_FOUND, "gone.json");
@@ -219,10 +223,10 @@ static void a_huge_file_is_refused(_unused_ void **state)
 static const char podman_file[] =
         "{\n"
         "\t\"auths\": {\n"
-        "\t\t\"docker.io\": {\n\t\t\t\"auth\": \"aHViOnB3OjE=\"\n\t\t},\n"               /* hub:pw:1 */
-        "\t\t\"localhost:5000\": {\n\t\t\t\"auth\": \"bG9jYWw6cHc=\"\n\t\t},\n"           /* local:pw */
-        "\t\t\"quay.io\": {\n\t\t\t\"auth\": \"cXVheTpwdw==\"\n\t\t},\n"                  /* quay:pw */
-        "\t\t\"quay.io/team\": {\n\t\t\t\"auth\": \"dGVhbTpwdw==\"\n\t\t},\n"             /* team:pw */
+        "\t\t\"docker.io\": {\n\t\t\t\"auth\": \"aHViOnB3OjE=\"\n\t\t},\n"                  /* hub:pw:1 */
+        "\t\t\"localhost:5000\": {\n\t\t\t\"auth\": \"bG9jYWw6cHc=\"\n\t\t},\n"             /* local:pw */
+        "\t\t\"quay.io\": {\n\t\t\t\"auth\": \"cXVheTpwdw==\"\n\t\t},\n"                    /* quay:pw */
+        "\t\t\"quay.io/team\": {\n\t\t\t\"auth\": \"dGVhbTpwdw==\"\n\t\t},\n"               /* team:pw */
         "\t\t\"quay.io/team/secret\": {\n\t\t\t\"auth\": \"c2VjcmV0LXJvYm90OnB3\"\n\t\t}\n" /* secret-robot:pw */
         "\t}\n"
         "}";
@@ -233,7 +237,7 @@ static const char docker_file[] =
         "\t\t\"https://index.docker.io/v1/\": {\n\t\t\t\"auth\": \"aHViOnB3OjE=\"\n\t\t},\n"
         "\t\t\"https://registry.example/v2/\": {\n\t\t\t\"auth\": \"cXVheTpwdw==\"\n\t\t},\n"
         "\t\t\"http://plain.example:5000\": {\n\t\t\t\"auth\": \"bG9jYWw6cHc=\"\n\t\t},\n"
-        "\t\t\"old.example/v1/\": {\n\t\t\t\"auth\": \"b2xkOnB3\"\n\t\t},\n"              /* old:pw */
+        "\t\t\"old.example/v1/\": {\n\t\t\t\"auth\": \"b2xkOnB3\"\n\t\t},\n" /* old:pw */
         "\t\t\"acr.example\": {\n\t\t\t\"auth\": \"MDAwMDAwMDAtMDAwMC0wMDAwLTAwMDAtMDAwMDAwMDAwMDAwOg==\",\n"
         "\t\t\t\"identitytoken\": \"refresh\"\n\t\t},\n"
         "\t\t\"token.example\": {\n\t\t\t\"identitytoken\": \"refresh\"\n\t\t},\n"
@@ -360,7 +364,8 @@ static void malformed_files_are_errors_that_name_file_and_place(_unused_ void **
 
         for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
                 make_file("run/containers/auth.json", cases[i].text, 0600);
-                expect_error(&(struct credential_options) {}, -EBADMSG, ERROR_BAD_DATA, in_home("run/containers/auth.json"));
+                expect_error(&(struct credential_options) {}, -EBADMSG, ERROR_BAD_DATA,
+                             in_home("run/containers/auth.json"));
                 expect_error(&(struct credential_options) {}, -EBADMSG, ERROR_BAD_DATA, cases[i].place);
         }
 }
@@ -368,7 +373,8 @@ static void malformed_files_are_errors_that_name_file_and_place(_unused_ void **
 static void what_concerns_another_host_is_not_judged(_unused_ void **state)
 {
         make_file("run/containers/auth.json",
-                  "{\"auths\": {\"other.example\": 7, \"h.example\": {}}, \"credHelpers\": {\"other.example\": 1}}", 0600);
+                  "{\"auths\": {\"other.example\": 7, \"h.example\": {}}, \"credHelpers\": {\"other.example\": 1}}",
+                  0600);
         expect("h.example", "x", NULL, NULL);
 }
 
@@ -410,8 +416,9 @@ static void a_files_helper_goes_before_its_entries_and_its_store_behind(_unused_
 
 static void a_store_is_asked_for_every_name_of_docker_hub(_unused_ void **state)
 {
-        make_helper("store", "[ \"$host\" = https://index.docker.io/v1/ ] || { echo credentials not found in native keychain;"
-                             " exit 1; }\necho '{\"Username\":\"hub\",\"Secret\":\"s\"}'");
+        make_helper("store",
+                    "[ \"$host\" = https://index.docker.io/v1/ ] || { echo credentials not found in native keychain;"
+                    " exit 1; }\necho '{\"Username\":\"hub\",\"Secret\":\"s\"}'");
         make_helper("never", "echo credentials not found in native keychain; exit 1");
         make_file("run/containers/auth.json", "{\"credsStore\": \"store\"}", 0600);
         expect("docker.io", "library/alpine", "hub", "s");
@@ -420,7 +427,8 @@ static void a_store_is_asked_for_every_name_of_docker_hub(_unused_ void **state)
 
         assert_int_equal(unlink(in_home("asked")), 0);
         make_file("run/containers/auth.json",
-                  "{\"credHelpers\": {\"https://index.docker.io/v1/\": \"store\", \"index.docker.io\": \"never\"}}", 0600);
+                  "{\"credHelpers\": {\"https://index.docker.io/v1/\": \"store\", \"index.docker.io\": \"never\"}}",
+                  0600);
         expect("docker.io", "library/alpine", "hub", "s");
         assert_asked("docker-credential-store get https://index.docker.io/v1/\n");
 }

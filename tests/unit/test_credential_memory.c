@@ -14,8 +14,9 @@
 /* Base64 of the halves; "u:" and PADDING are 48 bytes, so that it looks the same behind them. */
 #define FIRST_HALF_64 "Wms3LWZpcnN0"
 #define SECOND_HALF_64 "UXg5LXNlY29uZDEy"
-#define PRINT_AUTH "printf '{\"auths\":{\"h.example\":{\"auth\":\"%s\"' \"$(printf '%s' u: " PADDING " " FIRST_HALF " " \
-                   SECOND_HALF " | base64 -w 0)\""
+#define PRINT_AUTH                                                                                       \
+        "printf '{\"auths\":{\"h.example\":{\"auth\":\"%s\"' \"$(printf '%s' u: " PADDING " " FIRST_HALF \
+        " " SECOND_HALF " | base64 -w 0)\""
 #define PRINT_ANSWER "printf '{\"Username\":\"u\",\"Secret\":\"%s%s%s\"}' " PADDING " " FIRST_HALF " " SECOND_HALF
 
 #define WINDOW MIB
@@ -99,9 +100,10 @@ static void a_files_secret_is_overwritten(_unused_ void **state)
         assert_false(memory_holds(FIRST_HALF_64, SECOND_HALF_64));
 }
 
-static void a_malformed_files_secret_is_overwritten(_unused_ void **state)
+static void a_refused_entrys_secret_is_overwritten(_unused_ void **state)
 {
-        run_shell("mkdir -p run/containers && { " PRINT_AUTH "; printf '}}'; } >run/containers/auth.json");
+        run_shell("mkdir -p run/containers && { " PRINT_AUTH
+                  "; printf ',\"identitytoken\":7}}}'; } >run/containers/auth.json");
         find_and_clear(-EBADMSG);
         assert_false(memory_holds(FIRST_HALF_64, SECOND_HALF_64));
 }
@@ -126,7 +128,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 TEST(a_files_secret_is_overwritten),
-                TEST(a_malformed_files_secret_is_overwritten),
+                TEST(a_refused_entrys_secret_is_overwritten),
                 TEST(a_helpers_secret_is_overwritten),
                 TEST(the_secret_of_a_helper_that_fails_is_overwritten),
         };

@@ -47,8 +47,9 @@ static void serve_echo(struct http_exchange *x, void *context _unused_)
 
 static void http_gets_status_headers_and_body(void **state _unused_)
 {
-        static const char answer[] = "HTTP/1.1 404 Not Found\r\nWWW-Authenticate: Bearer realm=\"a\"\r\n"
-                                     "x-Thing:  two words \r\nwww-authenticate: Basic\r\nContent-Length: 5\r\n\r\nhello";
+        static const char answer[] =
+                "HTTP/1.1 404 Not Found\r\nWWW-Authenticate: Bearer realm=\"a\"\r\n"
+                "x-Thing:  two words \r\nwww-authenticate: Basic\r\nContent-Length: 5\r\n\r\nhello";
         _cleanup_(http_server_stop_ptr) struct http_server *s = new_server(serve_text, context_of(answer));
         _cleanup_(http_free_ptr) struct http *h = new_http();
         struct http_request r = HTTP_REQUEST_INIT;
@@ -122,7 +123,8 @@ static void http_head_has_a_length_but_no_body(void **state _unused_)
 
 static void http_does_not_follow_redirects(void **state _unused_)
 {
-        static const char answer[] = "HTTP/1.1 307 There\r\nLocation: http://127.0.0.1:1/x\r\nContent-Length: 0\r\n\r\n";
+        static const char answer[] =
+                "HTTP/1.1 307 There\r\nLocation: http://127.0.0.1:1/x\r\nContent-Length: 0\r\n\r\n";
         _cleanup_(http_server_stop_ptr) struct http_server *s = new_server(serve_text, context_of(answer));
         _cleanup_(http_free_ptr) struct http *h = new_http();
         struct http_request r = HTTP_REQUEST_INIT;
@@ -273,8 +275,8 @@ static void http_broken_connections_are_told_apart(void **state _unused_)
         _cleanup_(http_free_ptr) struct http *h = new_http();
 
         for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
-                struct http_server *s = new_server(cases[i].reset ? serve_and_reset : serve_text,
-                                                   context_of(cases[i].answer));
+                struct http_server *s =
+                        new_server(cases[i].reset ? serve_and_reset : serve_text, context_of(cases[i].answer));
                 struct http_request r = HTTP_REQUEST_INIT;
                 struct transfer *t = start(h, s, "/v2/", &r);
                 struct error e = ERROR_INIT;
@@ -336,8 +338,13 @@ static void http_unknown_host_is_named(void **state _unused_)
 
 static void http_start_refuses_bad_requests(void **state _unused_)
 {
-        static const char *const urls[] = { "ftp://127.0.0.1/", "file:///etc/passwd", "no url", "", "http://",
-                                            "http://user:sesame@127.0.0.1/", "http://127.0.0.1:99999/" };
+        static const char *const urls[] = { "ftp://127.0.0.1/",
+                                            "file:///etc/passwd",
+                                            "no url",
+                                            "",
+                                            "http://",
+                                            "http://user:sesame@127.0.0.1/",
+                                            "http://127.0.0.1:99999/" };
         static const char *const injected[] = { "X: a\r\nAuthorization: b", NULL };
         static const char *const nameless[] = { "no colon", NULL };
         _cleanup_(http_free_ptr) struct http *h = new_http();

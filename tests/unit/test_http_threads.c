@@ -150,13 +150,14 @@ struct witness {
         struct mutex lock;
         struct cond changed;
         unsigned begun, hung_up;
+        unsigned length; /* of the body that is promised */
 };
 
 static void serve_until_hangup(struct http_exchange *x, void *context)
 {
         struct witness *w = context;
 
-        exchange_printf(x, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n");
+        exchange_printf(x, "HTTP/1.1 200 OK\r\nContent-Length: %u\r\n\r\n", w->length);
         mutex_lock(&w->lock);
         w->begun++;
         cond_broadcast(&w->changed);
@@ -168,9 +169,10 @@ static void serve_until_hangup(struct http_exchange *x, void *context)
         mutex_unlock(&w->lock);
 }
 
-static void witness_init(struct witness *w)
+static void witness_init(struct witness *w, unsigned length)
 {
         memset(w, 0, sizeof(*w));
+        w->length = length;
         mutex_init(&w->lock);
         cond_init(&w->changed);
 }
@@ -185,13 +187,15 @@ static void witness_await(struct witness *w, const unsigned *counter, unsigned n
 
 static void unref_ends_a_running_transfer(void **state _unused_)
 {
-        _cleanup_(http_free_ptr) struct http *h = new_http();
+        struct http_options patient = { .stall_timeout_ms = 3600000 };
         struct http_request r = HTTP_REQUEST_INIT;
         struct http_server *s;
+        struct http *h = NULL;
         struct witness w;
         struct transfer *t;
 
-        witness_init(&w);
+        assert_int_equal(http_new(&patient, &h, NULL), 0);
+        witness_init(&w, MIB);
         s = new_server(serve_until_hangup, &w);
         t = start(h, s, "/", &r);
         expect_status(t, 200);
@@ -199,6 +203,45 @@ static void unref_ends_a_running_transfer(void **state _unused_)
         witness_await(&w, &w.hung_up, 1);
         while (active(h) > 0)
                 nap(100000);
+        http_free(h);
+        http_server_stop(s);
+}
+
+/* An error whose body comes in two parts, the second one when the test says so. */
+static void serve_error_in_two_parts(struct http_exchange *x, void *context)
+{
+        struct witness *w = context;
+
+        exchange_printf(x, "HTTP/1.1 401 No\r\nContent-Length: 10\r\n\r\n12345");
+        mutex_lock(&w->lock);
+        while (w->begun == 0)
+                cond_wait(&w->changed, &w->lock);
+        mutex_unlock(&w->lock);
+        exchange_printf(x, "67890");
+}
+
+static void unref_after_the_headers_of_an_error_keeps_the_connection(void **state _unused_)
+{
+        _cleanup_(http_free_ptr) struct http *h = new_http();
+        struct http_request r = HTTP_REQUEST_INIT;
+        struct http_server *s;
+        struct witness w;
+        struct transfer *t;
+
+        witness_init(&w, 0);
+        s = new_server(serve_error_in_two_parts, &w);
+        for (unsigned i = 0; i < 3; i++) {
+                t = start(h, s, "/", &r);
+                expect_status(t, 401);
+                transfer_unref(t);
+                mutex_lock(&w.lock);
+                w.begun = 1;
+                cond_broadcast(&w.changed);
+                mutex_unlock(&w.lock);
+                while (active(h) > 0)
+                        nap(100000);
+        }
+        assert_int_equal(http_server_connections(s), 1);
         http_server_stop(s);
 }
 
@@ -210,7 +253,7 @@ static void free_ends_every_transfer(void **state _unused_)
         struct http_server *s;
         struct witness w;
 
-        witness_init(&w);
+        witness_init(&w, 10);
         s = new_server(serve_until_hangup, &w);
         for (unsigned i = 0; i < 10; i++) {
                 struct http_request r = HTTP_REQUEST_INIT;
@@ -367,6 +410,7 @@ int main(void)
                 cmocka_unit_test(slow_transfer_keeps_its_buffer_until_curl_has_let_go),
                 cmocka_unit_test(finished_transfer_has_given_its_buffer_back),
                 cmocka_unit_test(unref_ends_a_running_transfer),
+                cmocka_unit_test(unref_after_the_headers_of_an_error_keeps_the_connection),
                 cmocka_unit_test(free_ends_every_transfer),
                 cmocka_unit_test(early_leavers_disturb_nobody),
                 cmocka_unit_test(many_threads_are_served_at_once),

@@ -185,7 +185,9 @@ static void tls_shows_the_client_certificate(void **state _unused_)
 {
         _cleanup_(http_server_stop_ptr) struct http_server *s = tls_server("good", file("ca", "pem"));
         _cleanup_(http_free_ptr) struct http *h = new_http();
-        struct http_tls with = { .ca_pem = ca_pem, .client_cert = file("client", "pem"), .client_key = file("client", "key") };
+        struct http_tls with = { .ca_pem = ca_pem,
+                                 .client_cert = file("client", "pem"),
+                                 .client_key = file("client", "key") };
         struct http_tls wrong_key = with, missing = with;
 
         expect_tls_failure(h, s, &(struct http_tls) { .ca_pem = ca_pem }, EPROTO, "TLS: the server ");

@@ -60,7 +60,8 @@ static void url_mask_is_cut_at_its_size(void **state _unused_)
 static void url_join_resolves_like_a_browser(void **state _unused_)
 {
         static const char *const cases[][3] = {
-                { "https://host/v2/a/blobs/x", "https://cdn/y?Signature=a%2Fb%3D&z=1", "https://cdn/y?Signature=a%2Fb%3D&z=1" },
+                { "https://host/v2/a/blobs/x", "https://cdn/y?Signature=a%2Fb%3D&z=1",
+                  "https://cdn/y?Signature=a%2Fb%3D&z=1" },
                 { "https://host/v2/a/blobs/x", "/y?z", "https://host/y?z" },
                 { "https://host:5000/v2/a?q=1", "b", "https://host:5000/v2/b" },
                 { "https://host/v2/a/", "../b", "https://host/v2/b" },
@@ -85,8 +86,9 @@ static void url_join_resolves_like_a_browser(void **state _unused_)
 
 static void url_join_refuses_other_schemes_and_users(void **state _unused_)
 {
-        static const char *const locations[] = { "ftp://host/", "file:///etc/passwd", "gopher://host/", "javascript:x",
-                                                 "https://user:secret@host/", "https://", "http://host:99999/" };
+        static const char *const locations[] = { "ftp://host/",       "file:///etc/passwd",        "gopher://host/",
+                                                 "javascript:x",      "https://user:secret@host/", "https://",
+                                                 "http://host:99999/" };
 
         for (size_t i = 0; i < ELEMENTSOF(locations); i++) {
                 struct error e = ERROR_INIT;

@@ -228,7 +228,8 @@ static void assert_is_directory(const char *path, mode_t mode)
 
 static void parents_are_made_and_existing_ones_kept(void **state _unused_)
 {
-        _cleanup_free_ char *deep = path_of("a//b/c/"), *a = path_of("a"), *b = path_of("a/b"), *other = path_of("a/b/d");
+        _cleanup_free_ char *deep = path_of("a//b/c/"), *a = path_of("a"), *b = path_of("a/b"),
+                            *other = path_of("a/b/d");
         struct error e = ERROR_INIT;
 
         assert_int_equal(make_directories(deep, 0700, &e), 0);

@@ -12,8 +12,9 @@ static void damage(struct itable *t, unsigned which)
         struct xattr_pair *pairs = (struct xattr_pair *) t->xattr_pairs;
         char *strings = (char *) t->strings;
 
-        /* Rows of the sample: 0 root, 1 a, 2 b, 3 ghost, 4 a/file, 5 a/sym, 6 b/c, 7 b/sparse, 8 b/xattrs, 9 null, 10 pipe.
-         * Dirents: 0-2 of the root, 3 file, 4 link, 5 lower, 6 sym, 7 c, 8 gone, 9 sparse, 10 xattrs, 11 gone, 12 null, 13 pipe. */
+        /* Rows of the sample: 0 root, 1 a, 2 b, 3 ghost, 4 a/file, 5 a/sym, 6 b/c, 7 b/sparse, 8 b/xattrs, 9 null,
+         * 10 pipe. Dirents: 0-2 of the root, 3 file, 4 link, 5 lower, 6 sym, 7 c, 8 gone, 9 sparse, 10 xattrs, 11 gone,
+         * 12 null, 13 pipe. */
         /* clang-format off */
         switch (which) {
         case 0: inodes[0].mode = S_IFREG; break;
@@ -148,8 +149,8 @@ static void counts_past_their_bounds_are_refused(void **state)
 
 static void lengths_past_their_bounds_are_refused(void **state)
 {
-        static const char *const causes[] = { "dirent 10: its name", "xattr 1: its name", "xattr 1: its value", "inode 5: bad target",
-                                              "inode 4: impossible size" };
+        static const char *const causes[] = { "dirent 10: its name", "xattr 1: its name", "xattr 1: its value",
+                                              "inode 5: bad target", "inode 4: impossible size" };
 
         (void) state;
         for (size_t i = 0; i < ELEMENTSOF(causes); i++) {
@@ -235,13 +236,18 @@ static void too_deep_a_tree_is_refused(void **state)
         static struct dirent_row dirents[DEPTH];
         static const struct xattr_set no_xattrs;
         static const uint64_t content_size = 1000;
-        struct itable t = { .inodes = inodes, .dirents = dirents, .xattr_sets = &no_xattrs, .strings = "d",
-                            .xattr_set_count = 1, .strings_size = 1 };
+        struct itable t = { .inodes = inodes,
+                            .dirents = dirents,
+                            .xattr_sets = &no_xattrs,
+                            .strings = "d",
+                            .xattr_set_count = 1,
+                            .strings_size = 1 };
         struct error e = ERROR_INIT;
 
         (void) state;
         for (uint32_t i = 0; i < DEPTH; i++) {
-                inodes[i] = (struct inode) { .mode = S_IFDIR, .data = i, .count = 1, .nlink = 3, .parent = i ? i - 1 : 0 };
+                inodes[i] =
+                        (struct inode) { .mode = S_IFDIR, .data = i, .count = 1, .nlink = 3, .parent = i ? i - 1 : 0 };
                 dirents[i] = (struct dirent_row) { .name_length = 1, .target = i + 1 };
         }
         t.inode_count = DEPTH - 1;

@@ -47,8 +47,9 @@ static void parse_fails(const char *data, size_t n, const char *because)
 
 static void document_is_read_by_name_and_type(void **state _unused_)
 {
-        _cleanup_json_ struct json *root = parse("{\"text\": \"caf\\u00e9 \\ud83d\\udc33\", \"Number\": 42, \"yes\": true, \"no\": "
-                                                 "false, \"nothing\": null, \"list\": [1, \"two\"], \"table\": {\"a\": \"b\"}}");
+        _cleanup_json_ struct json *root =
+                parse("{\"text\": \"caf\\u00e9 \\ud83d\\udc33\", \"Number\": 42, \"yes\": true, \"no\": "
+                      "false, \"nothing\": null, \"list\": [1, \"two\"], \"table\": {\"a\": \"b\"}}");
         uint64_t n = 0;
         bool b = false;
 
@@ -168,13 +169,59 @@ static void white_space_may_surround_the_value(void **state _unused_)
 static void malformed_text_is_refused(void **state _unused_)
 {
         static const char *const bad[] = {
-                "",        " ",       "{",          "}",         "[",          "]",       "[1",      "[1,]",
-                "[,1]",    "[1 2]",   "{\"a\":1,}", "{\"a\" 1}", "{\"a\":}",   "{a:1}",   "{1:1}",   "{'a':1}",
-                "\"",      "\"a",     "\"\\",       "\"\\\"",    "\"\\x41\"",  "\"\\u12", "\"\\u12g4\"", "nul",
-                "True",    "NaN",     "Infinity",   "+1",        ".5",         "1.",      "01",      "-",
-                "-01",     "1e",      "1e+",        "0x10",      "1_000",      "--1",     "1.e5",    "// a\n1",
-                "/* */1",  "[1]]",    "true false", "{}{}",      "1 2",        "\"a\"b",  "nullnull", "[1}",
-                "{\"a\":1,\"b\"}", "\"\\ud800\"", "\"\\udc00\"", "\"\\ud800\\u0041\"", "\"\\ud800x\"",
+                "",
+                " ",
+                "{",
+                "}",
+                "[",
+                "]",
+                "[1",
+                "[1,]",
+                "[,1]",
+                "[1 2]",
+                "{\"a\":1,}",
+                "{\"a\" 1}",
+                "{\"a\":}",
+                "{a:1}",
+                "{1:1}",
+                "{'a':1}",
+                "\"",
+                "\"a",
+                "\"\\",
+                "\"\\\"",
+                "\"\\x41\"",
+                "\"\\u12",
+                "\"\\u12g4\"",
+                "nul",
+                "True",
+                "NaN",
+                "Infinity",
+                "+1",
+                ".5",
+                "1.",
+                "01",
+                "-",
+                "-01",
+                "1e",
+                "1e+",
+                "0x10",
+                "1_000",
+                "--1",
+                "1.e5",
+                "// a\n1",
+                "/* */1",
+                "[1]]",
+                "true false",
+                "{}{}",
+                "1 2",
+                "\"a\"b",
+                "nullnull",
+                "[1}",
+                "{\"a\":1,\"b\"}",
+                "\"\\ud800\"",
+                "\"\\udc00\"",
+                "\"\\ud800\\u0041\"",
+                "\"\\ud800x\"",
         };
 
         for (size_t k = 0; k < ELEMENTSOF(bad); k++)
@@ -205,8 +252,8 @@ static void bytes_that_are_no_text_are_refused(void **state _unused_)
 
 static void text_with_a_nul_is_no_text(void **state _unused_)
 {
-        _cleanup_json_ struct json *root =
-                parse("{\"a\": \"x\\u0000y\", \"b\": \"\\u0000\", \"c\": \"\\\\u0000\", \"d\\u0000\": \"e\", \"f\": \"g\\u0001\"}");
+        _cleanup_json_ struct json *root = parse(
+                "{\"a\": \"x\\u0000y\", \"b\": \"\\u0000\", \"c\": \"\\\\u0000\", \"d\\u0000\": \"e\", \"f\": \"g\\u0001\"}");
 
         assert_non_null(json_member(root, "a"));
         assert_null(json_member_text(root, "a"));

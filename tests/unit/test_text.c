@@ -23,7 +23,10 @@ static void buffer_keeps_everything_and_its_nul(void **state _unused_)
                 assert_int_equal(b.data[b.len], '\0');
         }
         assert_int_equal(b.len, 7000);
-        assert_memory_equal(b.data + 999 * 7, "abc\0" "999", 8);
+        assert_memory_equal(b.data + 999 * 7,
+                            "abc\0"
+                            "999",
+                            8);
 }
 
 static void empty_append_makes_a_terminated_buffer(void **state _unused_)
@@ -144,13 +147,36 @@ static void utf8_is_as_strict_as_rfc_3629(void **state _unused_)
                 const char *s;
                 size_t length;
         } table[] = {
-                { "a", 1 },                { "\x7f", 1 },             { "\xc2\x80", 2 },         { "\xdf\xbf", 2 },
-                { "\xe0\xa0\x80", 3 },     { "\xed\x9f\xbf", 3 },     { "\xee\x80\x80", 3 },     { "\xef\xbf\xbf", 3 },
-                { "\xf0\x90\x80\x80", 4 }, { "\xf4\x8f\xbf\xbf", 4 }, { "\x80", 0 },             { "\xbf", 0 },
-                { "\xc0\x80", 0 },         { "\xc1\xbf", 0 },         { "\xc2", 0 },             { "\xc2" "a", 0 },
-                { "\xe0\x9f\xbf", 0 },     { "\xe2\x80", 0 },         { "\xed\xa0\x80", 0 },     { "\xed\xbf\xbf", 0 },
-                { "\xf0\x8f\xbf\xbf", 0 }, { "\xf4\x90\x80\x80", 0 }, { "\xf5\x80\x80\x80", 0 }, { "\xf0\x90\x80", 0 },
-                { "\xf8\x88\x80\x80", 0 }, { "\xfe", 0 },             { "\xff", 0 },             { "", 0 },
+                { "a", 1 },
+                { "\x7f", 1 },
+                { "\xc2\x80", 2 },
+                { "\xdf\xbf", 2 },
+                { "\xe0\xa0\x80", 3 },
+                { "\xed\x9f\xbf", 3 },
+                { "\xee\x80\x80", 3 },
+                { "\xef\xbf\xbf", 3 },
+                { "\xf0\x90\x80\x80", 4 },
+                { "\xf4\x8f\xbf\xbf", 4 },
+                { "\x80", 0 },
+                { "\xbf", 0 },
+                { "\xc0\x80", 0 },
+                { "\xc1\xbf", 0 },
+                { "\xc2", 0 },
+                { "\xc2"
+                  "a",
+                  0 },
+                { "\xe0\x9f\xbf", 0 },
+                { "\xe2\x80", 0 },
+                { "\xed\xa0\x80", 0 },
+                { "\xed\xbf\xbf", 0 },
+                { "\xf0\x8f\xbf\xbf", 0 },
+                { "\xf4\x90\x80\x80", 0 },
+                { "\xf5\x80\x80\x80", 0 },
+                { "\xf0\x90\x80", 0 },
+                { "\xf8\x88\x80\x80", 0 },
+                { "\xfe", 0 },
+                { "\xff", 0 },
+                { "", 0 },
         };
 
         for (size_t k = 0; k < ELEMENTSOF(table); k++)
@@ -188,7 +214,9 @@ static void escaped_text_is_cut_between_characters(void **state _unused_)
 
 static void number_is_decimal_digits_only(void **state _unused_)
 {
-        static const char *const bad[] = { "", " 1", "1 ", "+1", "-1", "0x1", "1.0", "99999999999999999999x", "\xd9\xa1" };
+        static const char *const bad[] = {
+                "", " 1", "1 ", "+1", "-1", "0x1", "1.0", "99999999999999999999x", "\xd9\xa1"
+        };
         uint64_t n = 77;
 
         for (size_t k = 0; k < ELEMENTSOF(bad); k++)
@@ -217,7 +245,8 @@ static void hex_goes_both_ways(void **state _unused_)
 
 static void hex_of_another_length_or_case_is_refused(void **state _unused_)
 {
-        static const char *const bad[] = { "", "0", "000fa5f", "000fa5ff0", "000FA5FF", "000fa5fg", "0x0fa5ff", "000fa5f " };
+        static const char *const bad[] = { "",         "0",        "000fa5f",  "000fa5ff0",
+                                           "000FA5FF", "000fa5fg", "0x0fa5ff", "000fa5f " };
         uint8_t back[4] = { 1, 2, 3, 4 };
 
         for (size_t k = 0; k < ELEMENTSOF(bad); k++)
@@ -259,9 +288,9 @@ static void base64_is_the_standards(void **state _unused_)
 
 static void malformed_base64_is_refused(void **state _unused_)
 {
-        static const char *const bad[] = { "A",    "AA",    "AAA",      "AAAAA",    "A===",  "====",    "AA=A",
-                                           "=AAA", "AA==A", "Zm9v\n",   " Zm9",     "Zm9v ", "Zm9vZm-_", "Zm\xc3\xa9",
-                                           "Zm9vY===", "Zm=vZm9v" };
+        static const char *const bad[] = { "A",        "AA",         "AAA",      "AAAAA",   "A===", "====",
+                                           "AA=A",     "=AAA",       "AA==A",    "Zm9v\n",  " Zm9", "Zm9v ",
+                                           "Zm9vZm-_", "Zm\xc3\xa9", "Zm9vY===", "Zm=vZm9v" };
         uint8_t *back = (uint8_t *) 1;
         size_t length = 77;
 
@@ -277,8 +306,14 @@ static void bytes_are_shown_in_decimal_units(void **state _unused_)
                 uint64_t n;
                 const char *shown;
         } table[] = {
-                { 0, "0 B" },           { 999, "999 B" },         { 1000, "1.0 kB" },       { 999949, "999.9 kB" },
-                { 999950, "1.0 MB" },   { 12345678, "12.3 MB" },  { 1000000000, "1.0 GB" }, { 999999999999, "1.0 TB" },
+                { 0, "0 B" },
+                { 999, "999 B" },
+                { 1000, "1.0 kB" },
+                { 999949, "999.9 kB" },
+                { 999950, "1.0 MB" },
+                { 12345678, "12.3 MB" },
+                { 1000000000, "1.0 GB" },
+                { 999999999999, "1.0 TB" },
                 { UINT64_MAX, "18.4 EB" },
         };
         char out[16];

@@ -179,13 +179,15 @@ static void file_of_another_length_is_refused(void **state)
         expect_open(fd, -EBADMSG, "cut or has grown");
         for (size_t i = n; i-- > 0;) {
                 assert_int_equal(ftruncate(fd, (off_t) i), 0);
-                expect_open(fd, -EBADMSG, i < sizeof(struct itable_file_header) ? "the file is none" : "cut or has grown");
+                expect_open(fd, -EBADMSG,
+                            i < sizeof(struct itable_file_header) ? "the file is none" : "cut or has grown");
         }
 }
 
 static void what_is_no_file_is_refused(void **state)
 {
-        _cleanup_close_ int directory = open("/", O_RDONLY | O_CLOEXEC), device = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+        _cleanup_close_ int directory = open("/", O_RDONLY | O_CLOEXEC),
+                            device = open("/dev/zero", O_RDONLY | O_CLOEXEC);
 
         (void) state;
         expect_open(directory, -EBADMSG, "the file is none");
@@ -202,7 +204,9 @@ struct change {
 };
 
 #define IN_HEADER(field) offsetof(struct itable_file_header, field)
-#define IN_SECTION(i, field) (sizeof(struct itable_file_header) + (i) * sizeof(struct itable_file_section) + offsetof(struct itable_file_section, field))
+#define IN_SECTION(i, field)                                                            \
+        (sizeof(struct itable_file_header) + (i) * sizeof(struct itable_file_section) + \
+         offsetof(struct itable_file_section, field))
 
 static void wrong_headers_and_sections_are_refused(void **state)
 {
@@ -316,7 +320,9 @@ static bool use_toc(const struct toc *toc)
 
 static void mutated_files_are_refused_or_safe_to_read(void **state)
 {
-        static const uint32_t values[] = { 0, 1, 2, 3, 7, 8, 64, 255, 256, 0x7fffffff, 0x80000000, UINT32_MAX - 1, UINT32_MAX };
+        static const uint32_t values[] = { 0,         1,   2,   3,          7,          8,
+                                           64,        255, 256, 0x7fffffff, 0x80000000, UINT32_MAX - 1,
+                                           UINT32_MAX };
         _cleanup_close_ int sample = sample_file(), fd = new_file();
         unsigned unopened = 0, unsound = 0, sound = 0;
         uint64_t random = 1;

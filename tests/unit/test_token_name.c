@@ -8,7 +8,11 @@
 
 #include "cache/auth/token_name.h"
 
-#define SCOPES(...) (const char *const[]) { __VA_ARGS__, NULL }
+#define SCOPES(...)               \
+        (const char *const[])     \
+        {                         \
+                __VA_ARGS__, NULL \
+        }
 
 static bool names_equal(const struct token_key *x, const struct token_key *y)
 {

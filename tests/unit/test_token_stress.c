@@ -49,7 +49,7 @@ static int fetch(void *context, const struct token_key *key, deadline_t deadline
 {
         unsigned *seed = context;
         int k = key->identity[0] - '0';
-        enum mood mood = (enum mood) (rand_r(seed) % MOODS);
+        enum mood mood = (enum mood)(rand_r(seed) % MOODS);
 
         if (busy[k]++ != 0)
                 wrong++;
@@ -127,8 +127,8 @@ static void every_call_ends_and_no_key_has_two_fetches_at_once(_unused_ void **s
                 const struct token_key key = { "r", "s", NULL, identity };
                 char *token = NULL;
 
-                assert_int_equal(token_cache_get(cache, &key, deadline_in(PATIENCE_MS), fetch_at_once, NULL, &token, NULL),
-                                 0);
+                assert_int_equal(
+                        token_cache_get(cache, &key, deadline_in(PATIENCE_MS), fetch_at_once, NULL, &token, NULL), 0);
                 assert_string_equal(token, identity);
                 secret_free(token);
         }

@@ -94,36 +94,36 @@ static size_t count(const struct toml *v)
 
 static void registries_conf_is_read(void **state _unused_)
 {
-        _cleanup_toml_ struct toml *root = parse(
-                "# For more information on this configuration file, see containers-registries.conf(5).\n"
-                "unqualified-search-registries = ['registry.fedoraproject.org', \"docker.io\"]\n"
-                "short-name-mode = \"enforcing\" # \"permissive\"\n"
-                "credential-helpers = [ \"containers-auth.json\",\n"
-                "    \"secretservice\", # a comment\n"
-                "]\n"
-                "\n"
-                "[[registry]]\n"
-                "prefix = \"example.com/foo\"\n"
-                "insecure = false\n"
-                "blocked = false\n"
-                "location = \"internal-registry-for-example.com/bar\"\n"
-                "\n"
-                "  [[registry.mirror]]\n"
-                "  location = \"example-mirror-0.local/mirror-for-foo\"\n"
-                "  [[registry.mirror]]\n"
-                "  location = \"example-mirror-1.local/mirrors/foo\"\n"
-                "  insecure = true\n"
-                "  pull-from-mirror = \"digest-only\"\n"
-                "\n"
-                "[[registry]]\r\n"
-                "location = \"registry.com\"\r\n"
-                "  [[registry.mirror]]\r\n"
-                "  location = \"mirror.registry.com\"\r\n"
-                "\n"
-                "[aliases]\n"
-                "  \"alpine\" = \"docker.io/library/alpine\"\n"
-                "  fedora = \"registry.fedoraproject.org/fedora\"\n"
-                "  \"ubi8/ubi\"=\"registry.access.redhat.com/ubi8/ubi\"");
+        _cleanup_toml_ struct toml *root =
+                parse("# For more information on this configuration file, see containers-registries.conf(5).\n"
+                      "unqualified-search-registries = ['registry.fedoraproject.org', \"docker.io\"]\n"
+                      "short-name-mode = \"enforcing\" # \"permissive\"\n"
+                      "credential-helpers = [ \"containers-auth.json\",\n"
+                      "    \"secretservice\", # a comment\n"
+                      "]\n"
+                      "\n"
+                      "[[registry]]\n"
+                      "prefix = \"example.com/foo\"\n"
+                      "insecure = false\n"
+                      "blocked = false\n"
+                      "location = \"internal-registry-for-example.com/bar\"\n"
+                      "\n"
+                      "  [[registry.mirror]]\n"
+                      "  location = \"example-mirror-0.local/mirror-for-foo\"\n"
+                      "  [[registry.mirror]]\n"
+                      "  location = \"example-mirror-1.local/mirrors/foo\"\n"
+                      "  insecure = true\n"
+                      "  pull-from-mirror = \"digest-only\"\n"
+                      "\n"
+                      "[[registry]]\r\n"
+                      "location = \"registry.com\"\r\n"
+                      "  [[registry.mirror]]\r\n"
+                      "  location = \"mirror.registry.com\"\r\n"
+                      "\n"
+                      "[aliases]\n"
+                      "  \"alpine\" = \"docker.io/library/alpine\"\n"
+                      "  fedora = \"registry.fedoraproject.org/fedora\"\n"
+                      "  \"ubi8/ubi\"=\"registry.access.redhat.com/ubi8/ubi\"");
         const struct toml *list = toml_member(root, "unqualified-search-registries");
         const struct toml *registry = toml_first(toml_member(root, "registry")), *mirror;
         bool b = true;
@@ -172,7 +172,8 @@ static void strings_mean_what_toml_says(void **state _unused_)
         assert_text("a = \"\"", "");
         assert_text("a = \"x # y\" # z", "x # y");
         assert_text("a = \"\\b\\t\\n\\f\\r\\\"\\\\\"", "\b\t\n\f\r\"\\");
-        assert_text("a = \"\\u00E9\\u2026\\U0001f433\\u0041\"", "\xc3\xa9\xe2\x80\xa6\xf0\x9f\x90\xb3" "A");
+        assert_text("a = \"\\u00E9\\u2026\\U0001f433\\u0041\"", "\xc3\xa9\xe2\x80\xa6\xf0\x9f\x90\xb3"
+                                                                "A");
         assert_text("a = 'C:\\new\\u0041'", "C:\\new\\u0041");
         assert_text("a = 'a \"b\"'", "a \"b\"");
         assert_text("a = \"tab\there caf\xc3\xa9\"", "tab\there caf\xc3\xa9");
@@ -226,7 +227,9 @@ static void bytes_that_are_no_text_are_refused(void **state _unused_)
         parse_fails("a = 1\r", 1, "control");
         parse_fails_at("a = \"x\0y\"", 9, 1, "control");
         parse_fails_at("a = 1\n\0", 7, 2, "control");
-        parse_fails("\xef\xbb\xbf" "a = 1", 1, "key");
+        parse_fails("\xef\xbb\xbf"
+                    "a = 1",
+                    1, "key");
 }
 
 static void integers_mean_what_toml_says(void **state _unused_)
@@ -235,11 +238,20 @@ static void integers_mean_what_toml_says(void **state _unused_)
                 const char *text;
                 int64_t value;
         } table[] = {
-                { "0", 0 },          { "+0", 0 },          { "-0", 0 },
-                { "42", 42 },        { "+42", 42 },        { "-17", -17 },
-                { "1_000", 1000 },   { "1_2_3", 123 },     { "0xdead_BEEF", 0xdeadbeef },
-                { "0x00e5", 0xe5 },  { "0o755", 0755 },    { "0b1101", 13 },
-                { "9223372036854775807", INT64_MAX },      { "-9223372036854775808", INT64_MIN },
+                { "0", 0 },
+                { "+0", 0 },
+                { "-0", 0 },
+                { "42", 42 },
+                { "+42", 42 },
+                { "-17", -17 },
+                { "1_000", 1000 },
+                { "1_2_3", 123 },
+                { "0xdead_BEEF", 0xdeadbeef },
+                { "0x00e5", 0xe5 },
+                { "0o755", 0755 },
+                { "0b1101", 13 },
+                { "9223372036854775807", INT64_MAX },
+                { "-9223372036854775808", INT64_MIN },
                 { "0x7fffffffffffffff", INT64_MAX },
         };
 
@@ -256,18 +268,45 @@ static void words_that_are_no_value_are_refused(void **state _unused_)
         static const struct {
                 const char *text, *because;
         } table[] = {
-                { "", "missing" },           { "# x", "missing" },        { "=", "missing" },         { "yes", "malformed" },
-                { "True", "malformed" },     { "TRUE", "malformed" },     { "truefalse", "malformed" }, { "a", "malformed" },
-                { "007", "malformed" },      { "-01", "malformed" },      { "1__2", "malformed" },    { "_1", "malformed" },
-                { "1_", "malformed" },       { "0x", "malformed" },       { "0x_1", "malformed" },    { "0xg", "malformed" },
-                { "0o8", "malformed" },      { "0b2", "malformed" },      { "-0x1", "malformed" },    { "+", "malformed" },
-                { "-", "malformed" },        { "--1", "malformed" },      { "1-2", "malformed" },     { "0X1", "malformed" },
-                { "12a", "malformed" },      { "9223372036854775808", "out of range" },
-                { "-9223372036854775809", "out of range" },               { "0xffffffffffffffff", "out of range" },
-                { "1.5", "floats" },         { "1e5", "floats" },         { "-1E5", "floats" },       { "inf", "floats" },
-                { "+nan", "floats" },        { "1979-05-27", "dates" },   { "07:32:00", "dates" },
-                { "1979-05-27T07:32:00Z", "dates" },                      { "1979-05-27 07:32:00", "dates" },
-                { "1 2", "left on the line" },                            { "true b = 1", "left on the line" },
+                { "", "missing" },
+                { "# x", "missing" },
+                { "=", "missing" },
+                { "yes", "malformed" },
+                { "True", "malformed" },
+                { "TRUE", "malformed" },
+                { "truefalse", "malformed" },
+                { "a", "malformed" },
+                { "007", "malformed" },
+                { "-01", "malformed" },
+                { "1__2", "malformed" },
+                { "_1", "malformed" },
+                { "1_", "malformed" },
+                { "0x", "malformed" },
+                { "0x_1", "malformed" },
+                { "0xg", "malformed" },
+                { "0o8", "malformed" },
+                { "0b2", "malformed" },
+                { "-0x1", "malformed" },
+                { "+", "malformed" },
+                { "-", "malformed" },
+                { "--1", "malformed" },
+                { "1-2", "malformed" },
+                { "0X1", "malformed" },
+                { "12a", "malformed" },
+                { "9223372036854775808", "out of range" },
+                { "-9223372036854775809", "out of range" },
+                { "0xffffffffffffffff", "out of range" },
+                { "1.5", "floats" },
+                { "1e5", "floats" },
+                { "-1E5", "floats" },
+                { "inf", "floats" },
+                { "+nan", "floats" },
+                { "1979-05-27", "dates" },
+                { "07:32:00", "dates" },
+                { "1979-05-27T07:32:00Z", "dates" },
+                { "1979-05-27 07:32:00", "dates" },
+                { "1 2", "left on the line" },
+                { "true b = 1", "left on the line" },
         };
 
         for (size_t k = 0; k < ELEMENTSOF(table); k++) {
@@ -279,7 +318,8 @@ static void words_that_are_no_value_are_refused(void **state _unused_)
 
 static void arrays_may_span_lines(void **state _unused_)
 {
-        _cleanup_toml_ struct toml *root = parse("a = [\n  1, # one\n\n  [ 'x', \"y\" ]\n  , { b = true },\n]\nempty = [ ]\n");
+        _cleanup_toml_ struct toml *root =
+                parse("a = [\n  1, # one\n\n  [ 'x', \"y\" ]\n  , { b = true },\n]\nempty = [ ]\n");
         const struct toml *v = toml_first(toml_member(root, "a"));
         bool b = false;
 
@@ -353,8 +393,9 @@ static void malformed_keys_are_refused(void **state _unused_)
 
 static void tables_may_come_in_any_order(void **state _unused_)
 {
-        _cleanup_toml_ struct toml *root = parse("[x.y.z]\na = 1\n[x]\nb = 2\n[ x . \"y\" ]\nc = 3\n[[x.list]]\n[[x.list]]\nd = 4\n"
-                                                 "[x.list.sub]\ne = 5\n[[x.list.deep.more]]\nf = 6\n");
+        _cleanup_toml_ struct toml *root =
+                parse("[x.y.z]\na = 1\n[x]\nb = 2\n[ x . \"y\" ]\nc = 3\n[[x.list]]\n[[x.list]]\nd = 4\n"
+                      "[x.list.sub]\ne = 5\n[[x.list.deep.more]]\nf = 6\n");
         const struct toml *last = toml_next(toml_first(at(root, "x.list")));
 
         assert_integer(at(root, "x.y.z.a"), 1);
@@ -368,8 +409,9 @@ static void tables_may_come_in_any_order(void **state _unused_)
 
 static void dotted_keys_and_headers_share_what_toml_lets_them(void **state _unused_)
 {
-        _cleanup_toml_ struct toml *root = parse("[fruit]\napple.color = 'red'\napple.taste.sweet = true\n[fruit.apple.texture]\n"
-                                                 "smooth = true\n[a.b.c]\nx = 1\n[a]\nb.d = 2\n");
+        _cleanup_toml_ struct toml *root =
+                parse("[fruit]\napple.color = 'red'\napple.taste.sweet = true\n[fruit.apple.texture]\n"
+                      "smooth = true\n[a.b.c]\nx = 1\n[a]\nb.d = 2\n");
 
         assert_string_equal(toml_text(at(root, "fruit.apple.color")), "red");
         assert_int_equal(count(at(root, "fruit.apple")), 3);
@@ -478,7 +520,8 @@ static void key_of_many_parts_costs_no_stack(void **state _unused_)
 
 static void no_beginning_of_a_document_reads_past_its_end(void **state _unused_)
 {
-        static const char text[] = "[a.'b']\r\nc = [\"\\u00e9\", '''\nx''', { d = 0x1f }, true] # \xe2\x80\xa6\n[[e]]\nf.\"g\" = \"\"\"\\\n \"\"\"\n";
+        static const char text[] =
+                "[a.'b']\r\nc = [\"\\u00e9\", '''\nx''', { d = 0x1f }, true] # \xe2\x80\xa6\n[[e]]\nf.\"g\" = \"\"\"\\\n \"\"\"\n";
 
         for (size_t n = 0; n <= sizeof(text) - 1; n++) {
                 _cleanup_toml_ struct toml *root = NULL;

@@ -4,11 +4,18 @@
 
 static const struct digest manifest_digest = { .algorithm = DIGEST_SHA512, .bytes = { 9, [63] = 8 } };
 static const struct tree_layer two_layers[] = {
-        { .digest = { .algorithm = DIGEST_SHA256, .bytes = { 1 } }, .kind = "plain", .blob_size = 70, .content_size = 1000 },
-        { .digest = { .algorithm = DIGEST_SHA256, .bytes = { 2 } }, .kind = "estargz-abcd", .blob_size = 80, .content_size = 2000 },
+        { .digest = { .algorithm = DIGEST_SHA256, .bytes = { 1 } },
+          .kind = "plain",
+          .blob_size = 70,
+          .content_size = 1000 },
+        { .digest = { .algorithm = DIGEST_SHA256, .bytes = { 2 } },
+          .kind = "estargz-abcd",
+          .blob_size = 80,
+          .content_size = 2000 },
 };
 
-static int tree_file_of(const struct layer_entry *low, size_t low_count, const struct layer_entry *high, size_t high_count)
+static int tree_file_of(const struct layer_entry *low, size_t low_count, const struct layer_entry *high,
+                        size_t high_count)
 {
         struct itable tables[] = { layer_table(low, low_count), layer_table(high, high_count) };
         const struct itable *const pointers[] = { &tables[0], &tables[1] };
@@ -24,7 +31,8 @@ static int tree_file_of(const struct layer_entry *low, size_t low_count, const s
 
 static void written_tree_is_read_back(void **state)
 {
-        _cleanup_close_ int fd = tree_file_of(ENTRIES(REG("d/a", 1), REG("d/b", 2)), ENTRIES(WHITEOUT("d/.wh.a"), REG("c", 3)));
+        _cleanup_close_ int fd =
+                tree_file_of(ENTRIES(REG("d/a", 1), REG("d/b", 2)), ENTRIES(WHITEOUT("d/.wh.a"), REG("c", 3)));
         _cleanup_(tree_close_ptr) struct tree *t = NULL;
         _cleanup_free_ char *text = NULL;
 
@@ -104,7 +112,8 @@ static void tree_with_part_of_a_layer_is_refused(void **state)
         size_t n;
         _cleanup_free_ uint8_t *bytes = file_bytes(fd, &n);
         struct itable_file_header *header = (void *) bytes;
-        struct itable_file_section *layers = (struct itable_file_section *) (void *) (header + 1) + header->section_count - 1;
+        struct itable_file_section *layers =
+                (struct itable_file_section *) (void *) (header + 1) + header->section_count - 1;
 
         (void) state;
         assert_int_equal(layers->length, 2 * sizeof(struct tree_layer));
@@ -166,11 +175,26 @@ static void lookup_walks_names_and_no_symlinks(void **state)
                 int expected;
                 uint32_t row;
         } cases[] = {
-                { "", 0, 0 },       { "/", 0, 0 },          { "..", 0, 0 },          { "/../..", 0, 0 },
-                { "a", 0, 1 },      { "/a/", 0, 1 },        { "//a//.//", 0, 1 },    { "a/b/f", 0, 4 },
-                { "/a/b/f", 0, 4 }, { "a/b/../../a", 0, 1 }, { "a/b/..", 0, 1 },     { "a/s", 0, 3 },
-                { "x", -ENOENT, 0 }, { "a/x/f", -ENOENT, 0 }, { "a/b/f/", -ENOTDIR, 0 }, { "a/b/f/.", -ENOTDIR, 0 },
-                { "a/b/f/..", -ENOTDIR, 0 }, { "a/b/f/x", -ENOTDIR, 0 }, { "a/s/f", -ENOTDIR, 0 }, { "x/..", -ENOENT, 0 },
+                { "", 0, 0 },
+                { "/", 0, 0 },
+                { "..", 0, 0 },
+                { "/../..", 0, 0 },
+                { "a", 0, 1 },
+                { "/a/", 0, 1 },
+                { "//a//.//", 0, 1 },
+                { "a/b/f", 0, 4 },
+                { "/a/b/f", 0, 4 },
+                { "a/b/../../a", 0, 1 },
+                { "a/b/..", 0, 1 },
+                { "a/s", 0, 3 },
+                { "x", -ENOENT, 0 },
+                { "a/x/f", -ENOENT, 0 },
+                { "a/b/f/", -ENOTDIR, 0 },
+                { "a/b/f/.", -ENOTDIR, 0 },
+                { "a/b/f/..", -ENOTDIR, 0 },
+                { "a/b/f/x", -ENOTDIR, 0 },
+                { "a/s/f", -ENOTDIR, 0 },
+                { "x/..", -ENOENT, 0 },
         };
         _cleanup_close_ int fd = tree_file_of(ENTRIES(REG("a/b/f", 1)), ENTRIES(SYM("a/s", "b")));
         _cleanup_(tree_close_ptr) struct tree *t = NULL;

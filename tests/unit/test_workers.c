@@ -25,7 +25,7 @@ struct scene {
 struct job {
         struct work work; /* first */
         struct scene *scene;
-        bool waits; /* at the gate */
+        bool waits;     /* at the gate */
         unsigned order; /* 1: began first */
 };
 
@@ -133,7 +133,7 @@ static void workers_runs_everything_before_it_ends(void **state _unused_)
 
         scene_init(&s);
         for (unsigned i = 0; i < ELEMENTSOF(jobs); i++)
-                submit(w, &jobs[i], &s, false, (enum priority) (i % PRIORITY_COUNT));
+                submit(w, &jobs[i], &s, false, (enum priority)(i % PRIORITY_COUNT));
         assert_null(workers_free(w));
         assert_int_equal(s.ended, ELEMENTSOF(jobs));
         scene_destroy(&s);
@@ -328,7 +328,7 @@ static void workers_work_may_free_itself(void **state _unused_)
                 assert_non_null(j);
                 j->work.run = own_job_run;
                 j->scene = &s;
-                workers_submit(w, &j->work, (enum priority) (i % PRIORITY_COUNT));
+                workers_submit(w, &j->work, (enum priority)(i % PRIORITY_COUNT));
         }
         await_ended(&s, 100);
         await_threads_at_rest(w, 0);
@@ -372,7 +372,7 @@ static void *submitter_run(void *arg)
         struct submitter *m = arg;
 
         for (unsigned i = 0; i < ELEMENTSOF(m->jobs); i++) {
-                enum priority p = (enum priority) (rand_r(&m->seed) % PRIORITY_COUNT);
+                enum priority p = (enum priority)(rand_r(&m->seed) % PRIORITY_COUNT);
 
                 submit(m->workers, &m->jobs[i], m->scene, false, p);
                 workers_raise(m->workers, &m->jobs[(unsigned) rand_r(&m->seed) % (i + 1)].work, PRIORITY_DEMAND);

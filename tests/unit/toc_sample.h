@@ -66,7 +66,8 @@ static inline void set_hash(uint8_t *bytes, size_t n)
 /* ---- a sample with some of everything ---- */
 
 static const struct extent sample_extents[] = { { 0, 300, 100 }, { 500, 400, 50 } };
-static const struct layer_xattr sample_xattrs[] = { { "user.a", (const uint8_t *) "1", 1 }, { "user.b", (const uint8_t *) "", 0 } };
+static const struct layer_xattr sample_xattrs[] = { { "user.a", (const uint8_t *) "1", 1 },
+                                                    { "user.b", (const uint8_t *) "", 0 } };
 
 static const struct layer_entry sample_entries[] = {
         DIR("/", 0700),
@@ -74,8 +75,18 @@ static const struct layer_entry sample_entries[] = {
         HARD("a/link", "a/file"),
         HARD("a/lower", "b/elsewhere"),
         SYM("a/sym", "../b"),
-        { .path = "b/sparse", .mode = S_IFREG | 0600, .size = 1000, .sparse = true, .extents = sample_extents, .extent_count = 2 },
-        { .path = "b/xattrs", .mode = S_IFREG | 0755, .size = 5, .content_offset = 50, .xattrs = sample_xattrs, .xattr_count = 2 },
+        { .path = "b/sparse",
+          .mode = S_IFREG | 0600,
+          .size = 1000,
+          .sparse = true,
+          .extents = sample_extents,
+          .extent_count = 2 },
+        { .path = "b/xattrs",
+          .mode = S_IFREG | 0755,
+          .size = 5,
+          .content_offset = 50,
+          .xattrs = sample_xattrs,
+          .xattr_count = 2 },
         { .path = "b/c/null", .mode = S_IFCHR | 0666, .major = 1, .minor = 3 },
         { .path = "b/c/pipe", .mode = S_IFIFO | 0600 },
         WHITEOUT("b/.wh.gone"),
@@ -84,12 +95,24 @@ static const struct layer_entry sample_entries[] = {
 };
 
 static const struct chunk sample_chunks[] = {
-        { .content_offset = 0, .blob_offset = 0, .blob_length = 501, .content_length = 600, .checkpoint = CHECKPOINT_NONE,
-          .codec = CODEC_GZIP, .digest = { 1 } },
-        { .content_offset = 600, .blob_offset = 500, .blob_length = 400, .content_length = 400, .checkpoint = 0,
-          .codec = CODEC_GZIP, .digest = { 2 } },
+        { .content_offset = 0,
+          .blob_offset = 0,
+          .blob_length = 501,
+          .content_length = 600,
+          .checkpoint = CHECKPOINT_NONE,
+          .codec = CODEC_GZIP,
+          .digest = { 1 } },
+        { .content_offset = 600,
+          .blob_offset = 500,
+          .blob_length = 400,
+          .content_length = 400,
+          .checkpoint = 0,
+          .codec = CODEC_GZIP,
+          .digest = { 2 } },
 };
-static const struct checkpoint sample_checkpoint = { .in = 501, .out = 600, .window_length = 12, .window_raw = 600, .bits = 3 };
+static const struct checkpoint sample_checkpoint = {
+        .in = 501, .out = 600, .window_length = 12, .window_raw = 600, .bits = 3
+};
 static const struct chunk_table sample_table = {
         .chunks = sample_chunks,
         .chunk_count = ELEMENTSOF(sample_chunks),

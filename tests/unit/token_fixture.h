@@ -185,7 +185,11 @@ static const struct token_key key_b = {
         .identity = "",
 };
 
-#define SCOPES(...) (const char *const[]) { __VA_ARGS__, NULL }
+#define SCOPES(...)               \
+        (const char *const[])     \
+        {                         \
+                __VA_ARGS__, NULL \
+        }
 
 /* One call of token_cache_get in a thread of its own. */
 struct caller {
@@ -205,12 +209,13 @@ static inline void *caller_run(void *arg)
 
         if (c->barrier)
                 pthread_barrier_wait(c->barrier);
-        c->result = token_cache_get(c->cache, &key_a, deadline_in(c->patience_ms), fetch, c->server, &c->token,
-                                    &c->error);
+        c->result =
+                token_cache_get(c->cache, &key_a, deadline_in(c->patience_ms), fetch, c->server, &c->token, &c->error);
         return NULL;
 }
 
-static inline void caller_start(struct caller *c, struct token_cache *cache, struct server *server, uint64_t patience_ms)
+static inline void caller_start(struct caller *c, struct token_cache *cache, struct server *server,
+                                uint64_t patience_ms)
 {
         c->cache = cache;
         c->server = server;

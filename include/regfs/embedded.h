@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* Layers that carry their table of contents: eStargz and zstd:chunked (design "Words", formats.md). A few small requests
+ * stand in for the pass over the whole layer that index.h makes; content comes when it is read.
+ *
+ * A table of contents is believed when an annotation of the layer's descriptor has its digest, so that the image's own
+ * digest binds it:
+ *
+ *     containerd.io/snapshot/stargz/toc.digest             of the uncompressed JSON
+ *     io.github.containers.zstd-chunked.manifest-checksum  of the compressed one, and …manifest-position says where it is;
+ *                                                          the older prefix is io.containers.zstd-chunked.
+ *
+ * stargz's own zstd:chunked has both. Without a digest the layer is what its compression says: index_layer. */
+
+#include <stdatomic.h>
+
+#include "regfs/blob.h"
+#include "regfs/error.h"
+#include "regfs/pool.h"
+#include "regfs/store.h"
+
+/* What the layer's directory in the store is called, from the annotations alone: "zstdchunked-<hex of the manifest-checksum>",
+ * else "estargz-<hex of the toc.digest>". Returns 0, or -ENOENT when none of them is a SHA-256. */
+int embedded_kind(const struct descriptor *descriptor, char ret_kind[LAYER_KIND_MAX]);
+
+struct embedded_options {
+        struct blob *blob;
+        const struct descriptor *descriptor; /* of the blob, out of a verified manifest */
+        struct pool *pool;
+        struct store *store;
+        uint64_t timeout_ms; /* without progress */
+        atomic_bool *cancel; /* ends it with -ECANCELED when set; or NULL */
+};
+
+#define EMBEDDED_TOC_MAX (256 * MIB)  /* of JSON, compressed or not */
+#define EMBEDDED_TAIL (128 * KIB)     /* what is read first where an annotation does not say where the table is */
+#define EMBEDDED_ZEROS_MAX (1024 * GIB) /* in chunks of zeros, of one layer */
+
+/* Reads the layer's table of contents, verifies it and publishes {toc, content, map} in the store as the kind of
+ * embedded_kind, all chunks absent. Costs one request, and more where the table is longer than EMBEDDED_TAIL and its
+ * place unknown, or longer than 4 MiB; what fails verification is fetched once more. Blocks; call it from a thread of its
+ * own.
+ *
+ * The content space has the payloads of the regular files end to end, in the order of the table, which must be that of the
+ * blob. Landmarks (".prefetch.landmark", ".no.prefetch.landmark" in the root, one byte 0x0f) are left out.
+ *
+ * Returns 0; -ENOENT without E when the layer carries no table that can be used: no digest is annotated, or the table is
+ * kept in an image of its own (stargz's external TOC). -EBADMSG with E that names blob, entry and cause: the table is
+ * not what the annotation says, or it is malformed, or it tells what cannot be (see embedded_json.c, embedded_rows.c) or
+ * what regfs does not serve lazily: chunks without a digest or of more than CHUNK_CONTENT_MAX. In both cases
+ * index_layer can do the layer. Otherwise -errno with E. */
+int embedded_index(const struct embedded_options *options, char ret_kind[LAYER_KIND_MAX], struct error *e);
