@@ -9,7 +9,7 @@ char *auth_quote(const char *s, size_t n, char *out)
 {
         char *o = out;
 
-        for (size_t i = 0; i < MIN(n, (size_t) QUOTE_MAX); i++) {
+        for (size_t i = 0; i < MIN(n, QUOTE_MAX); i++) {
                 uint8_t byte = (uint8_t) s[i];
 
                 if (byte >= 0x20 && byte < 0x7f && byte != '"' && byte != '\\') {

@@ -6,7 +6,7 @@
 
 #include "regfs/base.h"
 
-#define QUOTE_MAX 200
+#define QUOTE_MAX ((size_t) 200)
 #define QUOTE_SIZE (4 * QUOTE_MAX + sizeof("..."))
 
 char *auth_quote(const char *s, size_t n, char *out);

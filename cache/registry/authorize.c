@@ -25,70 +25,6 @@ void authorization_clear(struct authorization *a)
         a->token = NULL;
 }
 
-/* ---- what earlier requests met ---- */
-
-static char *challenge_key(const struct endpoint *endpoint, enum request_kind kind)
-{
-        return str_printf("%s %s %d", endpoint->host, endpoint->repository, (int) kind);
-}
-
-static int challenge_copy(const struct challenge *c, struct challenge *ret)
-{
-        _cleanup_challenge_ struct challenge copy = { .scheme = c->scheme };
-
-        if ((c->realm && !(copy.realm = strdup(c->realm))) || (c->service && !(copy.service = strdup(c->service))) ||
-            (c->scope && !(copy.scope = strdup(c->scope))))
-                return -ENOMEM;
-        challenge_clear(ret);
-        *ret = copy;
-        copy = (struct challenge) { 0 };
-        return 0;
-}
-
-static void challenge_free(void *value)
-{
-        challenge_clear(value);
-        free(value);
-}
-
-/* Blobs of a repository that only its manifest was asked of: most registries want the same token. */
-static int recall(struct client *c, const struct endpoint *endpoint, enum request_kind kind, struct challenge *ret)
-{
-        _cleanup_free_ char *key = challenge_key(endpoint, kind), *other = challenge_key(endpoint, REQUEST_MANIFEST);
-        const struct challenge *known;
-        int r = 0;
-
-        if (!key || !other)
-                return -ENOMEM;
-        mutex_lock(&c->lock);
-        known = map_get(c->challenges, key, strlen(key));
-        if (!known)
-                known = map_get(c->challenges, other, strlen(other));
-        if (known)
-                r = challenge_copy(known, ret);
-        mutex_unlock(&c->lock);
-        return r;
-}
-
-static int remember(struct client *c, const struct endpoint *endpoint, enum request_kind kind, const struct challenge *challenge)
-{
-        _cleanup_free_ char *key = challenge_key(endpoint, kind);
-        struct challenge *copy = calloc(1, sizeof(*copy));
-        void *old = NULL;
-        int r = -ENOMEM;
-
-        if (key && copy && challenge_copy(challenge, copy) == 0) {
-                mutex_lock(&c->lock);
-                r = map_put(c->challenges, key, strlen(key), copy, &old);
-                mutex_unlock(&c->lock);
-        }
-        if (r < 0 && copy)
-                challenge_free(copy);
-        if (old)
-                challenge_free(old);
-        return r;
-}
-
 /* ---- fetching a token ---- */
 
 /* What a token flight needs besides its key. */
@@ -111,7 +47,7 @@ static int url_part(const char *url, CURLUPart part, char **ret)
         return code == CURLUE_OK ? 0 : code == CURLUE_OUT_OF_MEMORY ? -ENOMEM : -EINVAL;
 }
 
-/* Addresses that a challenge from outside has no business to send us to. */
+/* Addresses that a challenge from outside has no business to send us to. HOST may have a port. */
 static bool is_private_literal(const char *host)
 {
         char bare[INET6_ADDRSTRLEN + 2];
@@ -121,6 +57,8 @@ static bool is_private_literal(const char *host)
 
         (void) snprintf(bare, sizeof(bare), "%s", host[0] == '[' ? host + 1 : host);
         bare[strcspn(bare, "]")] = '\0';
+        if (strchr(bare, ':') == strrchr(bare, ':'))
+                bare[strcspn(bare, ":")] = '\0';
         if (inet_pton(AF_INET6, bare, &six) == 1)
                 return IN6_IS_ADDR_LOOPBACK(&six) || IN6_IS_ADDR_LINKLOCAL(&six) || IN6_IS_ADDR_UNSPECIFIED(&six) ||
                        IN6_IS_ADDR_V4MAPPED(&six) || (six.s6_addr[0] & 0xfe) == 0xfc;
@@ -138,7 +76,7 @@ static bool same_host(const char *endpoint_host, const char *host)
         return strncasecmp(endpoint_host, host, n) == 0 && (endpoint_host[n] == '\0' || endpoint_host[n] == ':');
 }
 
-/* May this realm be asked at all, and with credentials? */
+/* May this realm be asked at all, and with credentials? -EPERM, which nothing is tried after, when not. */
 static int check_realm(const struct token_request *t, const char *realm, struct error *e)
 {
         char *scheme = NULL, *host = NULL;
@@ -151,10 +89,10 @@ static int check_realm(const struct token_request *t, const char *realm, struct 
                 r = error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: its challenge names the realm %.200s, which is no http URL",
                               t->endpoint->host, realm);
         else if (is_private_literal(host) && !same_host(t->endpoint->host, host) && !is_private_literal(t->endpoint->host))
-                r = error_set(e, ERROR_DENIED, EACCES, "%s: its challenge names a realm at the private address %s: refused",
+                r = error_set(e, ERROR_DENIED, EPERM, "%s: its challenge names a realm at the private address %s: refused",
                               t->endpoint->host, host);
         else if (strcmp(scheme, "http") == 0 && !insecure && !credential_is_anonymous(t->credential))
-                r = error_set(e, ERROR_DENIED, EACCES,
+                r = error_set(e, ERROR_DENIED, EPERM,
                               "%s: its challenge wants credentials at %.200s, which is not encrypted: refused", t->endpoint->host,
                               realm);
         curl_free(scheme);
@@ -278,7 +216,7 @@ static int start_token_request(const struct token_request *t, const struct token
         if (r == 0)
                 *ret_url = buf_steal(&url);
         if (body.data)
-                memset(body.data, 0, body.len);
+                explicit_bzero(body.data, body.len);
         return r < 0 || *ret_url ? r : error_oom(e);
 }
 
@@ -397,16 +335,13 @@ static int split_scopes(const char *scope, char **ret_text, const char ***ret)
         return 0;
 }
 
-static int find_credential(struct client *c, const struct endpoint *endpoint, bool anonymous, struct credential *ret,
+static int find_credential(struct client *c, const struct endpoint *endpoint, struct authorization *a, struct credential *ret,
                            struct error *e)
 {
-        struct credential_options options = { .creds = c->creds, .authfile = c->authfile };
-
-        if (anonymous) {
-                *ret = (struct credential) { 0 };
-                return 0;
-        }
-        return credential_find(&options, endpoint->credential_host, endpoint->credential_repository, ret, e);
+        credential_clear(ret);
+        *ret = (struct credential) { 0 };
+        a->known = false;
+        return a->anonymous ? 0 : client_credential(c, endpoint, ret, &a->known, e);
 }
 
 static int bearer_token(struct client *c, const struct endpoint *endpoint, const struct challenge *challenge,
@@ -445,6 +380,7 @@ static int bearer_header(struct client *c, const struct endpoint *endpoint, cons
                 if (r == 0) {
                         log_warning("%s: the credentials were refused (%s): going on anonymously", endpoint->host, first.message);
                         a->anonymous = true;
+                        (void) client_keep_credential(c, endpoint, &nobody);
                 }
         }
         if (r < 0) {
@@ -470,14 +406,22 @@ static int make_header(struct client *c, const struct endpoint *endpoint, deadli
         *ret = NULL;
         if (a->challenge.scheme == AUTH_NONE)
                 return 0;
-        r = find_credential(c, endpoint, a->anonymous, &credential, e);
+        r = find_credential(c, endpoint, a, &credential, e);
         if (r < 0)
                 return r;
         if (a->challenge.scheme == AUTH_BEARER) {
                 /* The token that this very request was refused with is not to be had again. */
                 if (a->refusals > 0)
                         refused = steal_ptr(a->token);
-                return bearer_header(c, endpoint, &credential, deadline, a, refused, ret, e);
+                r = bearer_header(c, endpoint, &credential, deadline, a, refused, ret, e);
+                if (r != -EACCES || a->anonymous)
+                        return r;
+                (void) client_keep_credential(c, endpoint, NULL);
+                if (!a->known)
+                        return r;
+                /* What an earlier request was given has expired: there may be better by now. */
+                r = find_credential(c, endpoint, a, &credential, e);
+                return r < 0 ? r : bearer_header(c, endpoint, &credential, deadline, a, refused, ret, e);
         }
         if (!credential.user)
                 return error_set(e, ERROR_DENIED, EACCES, "%s/%s: the registry wants a user and password, and there are none for it",
@@ -489,9 +433,20 @@ static int make_header(struct client *c, const struct endpoint *endpoint, deadli
 int authorize(struct client *c, const struct endpoint *endpoint, enum request_kind kind, deadline_t deadline,
               struct authorization *a, char **ret, struct error *e)
 {
-        if (a->challenge.scheme == AUTH_NONE && recall(c, endpoint, kind, &a->challenge) < 0)
+        bool recalls = a->challenge.scheme == AUTH_NONE;
+        int r;
+
+        if (recalls && client_recall(c, endpoint, kind, &a->challenge) < 0)
                 return error_oom(e);
-        return make_header(c, endpoint, deadline, a, ret, e);
+        r = make_header(c, endpoint, deadline, a, ret, e);
+        if (r == 0 || r == -ENOMEM || !recalls || deadline_left(deadline) == 0)
+                return r;
+
+        /* The registry may want something else today: asked without a token, it says what. */
+        log_debug("%s: the challenge of earlier requests is forgotten", e->message);
+        client_forget(c, endpoint, kind);
+        challenge_clear(&a->challenge);
+        return 0;
 }
 
 /* ---- refusals ---- */
@@ -556,12 +511,15 @@ int authorize_again(struct client *c, const struct endpoint *endpoint, enum requ
                   challenge.service ? challenge.service : "", challenge.scope ? challenge.scope : "",
                   challenge.error ? challenge.error : "");
 
-        /* Credentials that were sent and refused stay refused. */
-        if (challenge.scheme == AUTH_BASIC && a->challenge.scheme == AUTH_BASIC)
-                return answer_error(answer, url, deadline, e);
+        /* Credentials that were sent and refused stay refused, but those of an earlier request may have expired. */
+        if (challenge.scheme == AUTH_BASIC && a->challenge.scheme == AUTH_BASIC) {
+                (void) client_keep_credential(c, endpoint, NULL);
+                if (!a->known)
+                        return answer_error(answer, url, deadline, e);
+        }
         if (challenge_copy(&challenge, &a->challenge) < 0)
                 return error_oom(e);
-        if (!a->anonymous && remember(c, endpoint, kind, &challenge) < 0)
+        if (!a->anonymous && client_remember(c, endpoint, kind, &challenge) < 0)
                 return error_oom(e);
         return 0;
 }

@@ -33,8 +33,9 @@ int client_new(const struct client_options *options, struct client **ret, struct
         c->registries = options->registries;
         c->timeout_ms = options->timeout_ms > 0 ? options->timeout_ms : TIMEOUT_DEFAULT_MS;
         c->challenges = map_new();
+        c->credentials = map_new();
         c->plain_hosts = map_new();
-        if (!c->challenges || !c->plain_hosts || copy_text(options->credentials.creds, &c->creds) < 0 ||
+        if (!c->challenges || !c->credentials || !c->plain_hosts || copy_text(options->credentials.creds, &c->creds) < 0 ||
             copy_text(options->credentials.authfile, &c->authfile) < 0 || token_cache_new(&c->tokens) < 0)
                 return error_oom(e);
         *ret = steal_ptr(c);
@@ -47,18 +48,167 @@ static void free_challenge(void *value)
         free(value);
 }
 
+static void free_credential(void *value)
+{
+        credential_clear(value);
+        free(value);
+}
+
 struct client *client_free(struct client *c)
 {
         if (!c)
                 return NULL;
         token_cache_free(c->tokens);
         map_free(c->challenges, free_challenge);
+        map_free(c->credentials, free_credential);
         map_free(c->plain_hosts, NULL);
         secret_free(c->creds);
         free(c->authfile);
         mutex_destroy(&c->lock);
         free(c);
         return NULL;
+}
+
+/* ---- what it remembers ---- */
+
+int challenge_copy(const struct challenge *c, struct challenge *ret)
+{
+        _cleanup_challenge_ struct challenge copy = { .scheme = c->scheme };
+
+        if (copy_text(c->realm, &copy.realm) < 0 || copy_text(c->service, &copy.service) < 0 ||
+            copy_text(c->scope, &copy.scope) < 0)
+                return -ENOMEM;
+        challenge_clear(ret);
+        *ret = copy;
+        copy = (struct challenge) { 0 };
+        return 0;
+}
+
+static int credential_copy(const struct credential *c, struct credential *ret)
+{
+        _cleanup_credential_ struct credential copy = { 0 };
+
+        if (copy_text(c->user, &copy.user) < 0 || copy_text(c->secret, &copy.secret) < 0 ||
+            copy_text(c->identity_token, &copy.identity_token) < 0)
+                return -ENOMEM;
+        *ret = copy;
+        copy = (struct credential) { 0 };
+        return 0;
+}
+
+static char *challenge_key(const struct endpoint *endpoint, enum request_kind kind)
+{
+        return str_printf("%s %s %d", endpoint->host, endpoint->repository, (int) kind);
+}
+
+/* Blobs of a repository that only its manifest was asked of: most registries want the same token. */
+int client_recall(struct client *c, const struct endpoint *endpoint, enum request_kind kind, struct challenge *ret)
+{
+        _cleanup_free_ char *key = challenge_key(endpoint, kind), *other = challenge_key(endpoint, REQUEST_MANIFEST);
+        const struct challenge *known;
+        int r = 0;
+
+        if (!key || !other)
+                return -ENOMEM;
+        mutex_lock(&c->lock);
+        known = map_get(c->challenges, key, strlen(key));
+        if (!known)
+                known = map_get(c->challenges, other, strlen(other));
+        if (known)
+                r = challenge_copy(known, ret);
+        mutex_unlock(&c->lock);
+        return r;
+}
+
+int client_remember(struct client *c, const struct endpoint *endpoint, enum request_kind kind, const struct challenge *challenge)
+{
+        _cleanup_free_ char *key = challenge_key(endpoint, kind);
+        struct challenge *copy = calloc(1, sizeof(*copy));
+        void *old = NULL;
+        int r = -ENOMEM;
+
+        if (key && copy && challenge_copy(challenge, copy) == 0) {
+                mutex_lock(&c->lock);
+                r = map_put(c->challenges, key, strlen(key), copy, &old);
+                mutex_unlock(&c->lock);
+        }
+        if (r < 0 && copy)
+                free_challenge(copy);
+        if (old)
+                free_challenge(old);
+        return r;
+}
+
+void client_forget(struct client *c, const struct endpoint *endpoint, enum request_kind kind)
+{
+        const enum request_kind kinds[] = { kind, REQUEST_MANIFEST };
+
+        for (size_t k = 0; k < ELEMENTSOF(kinds); k++) {
+                _cleanup_free_ char *key = challenge_key(endpoint, kinds[k]);
+                struct challenge *old = NULL;
+
+                if (key) {
+                        mutex_lock(&c->lock);
+                        old = map_remove(c->challenges, key, strlen(key));
+                        mutex_unlock(&c->lock);
+                }
+                if (old)
+                        free_challenge(old);
+        }
+}
+
+static char *credential_key(const struct endpoint *endpoint)
+{
+        return str_printf("%s %s", endpoint->credential_host, endpoint->credential_repository);
+}
+
+int client_keep_credential(struct client *c, const struct endpoint *endpoint, const struct credential *credential)
+{
+        _cleanup_free_ char *key = credential_key(endpoint);
+        struct credential *copy = credential ? calloc(1, sizeof(*copy)) : NULL;
+        void *old = NULL;
+        int r = 0;
+
+        if (!key || (credential && (!copy || credential_copy(credential, copy) < 0))) {
+                free(copy);
+                return -ENOMEM;
+        }
+        mutex_lock(&c->lock);
+        if (copy)
+                r = map_put(c->credentials, key, strlen(key), copy, &old);
+        else
+                old = map_remove(c->credentials, key, strlen(key));
+        mutex_unlock(&c->lock);
+        if (r < 0)
+                free_credential(copy);
+        if (old)
+                free_credential(old);
+        return r;
+}
+
+int client_credential(struct client *c, const struct endpoint *endpoint, struct credential *ret, bool *ret_known, struct error *e)
+{
+        const struct credential_options options = { .creds = c->creds, .authfile = c->authfile };
+        _cleanup_free_ char *key = credential_key(endpoint);
+        const struct credential *known;
+        int r = 0;
+
+        if (!key)
+                return error_oom(e);
+        mutex_lock(&c->lock);
+        known = map_get(c->credentials, key, strlen(key));
+        if (known)
+                r = credential_copy(known, ret);
+        *ret_known = known;
+        mutex_unlock(&c->lock);
+        if (r < 0)
+                return error_oom(e);
+        if (*ret_known)
+                return 0;
+        r = credential_find(&options, endpoint->credential_host, endpoint->credential_repository, ret, e);
+        if (r < 0)
+                return r;
+        return client_keep_credential(c, endpoint, ret) < 0 ? error_oom(e) : 0;
 }
 
 /* ---- manifests ---- */
@@ -259,6 +409,9 @@ int client_source_new(struct client *c, const struct reference *ref, struct sour
         r = registries_endpoints(c->registries, ref, &s->endpoints, e);
         if (r < 0)
                 return r;
+        if (s->endpoints.count > ENDPOINTS_MAX)
+                return error_set(e, ERROR_USAGE, EINVAL, "%s: registries.conf names more than %d mirrors", s->source.name,
+                                 ENDPOINTS_MAX - 1);
         for (size_t k = 0; k < s->endpoints.count; k++)
                 log_debug("%s: endpoint %zu: %s/%s%s%s", s->source.name, k, s->endpoints.items[k].host,
                           s->endpoints.items[k].repository, s->endpoints.items[k].is_mirror ? " (mirror)" : "",

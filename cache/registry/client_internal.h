@@ -3,7 +3,7 @@
 
 /* What the files of the registry client share:
  *
- *     client.c       clients and sources: manifests, tags
+ *     client.c       clients, what they remember, and sources: manifests, tags
  *     remote_blob.c  blobs by range
  *     exchange.c     one request, patiently: endpoints, redirects, retries
  *     authorize.c    which Authorization goes with it: challenges, tokens
@@ -32,6 +32,7 @@ struct client {
         struct token_cache *tokens;
         struct mutex lock;
         struct map *challenges GUARDED_BY(lock); /* "host repository kind" → struct challenge that its requests met */
+        struct map *credentials GUARDED_BY(lock); /* "host repository" → struct credential */
         struct map *plain_hosts GUARDED_BY(lock); /* insecure hosts that turned out to speak http */
 };
 
@@ -44,6 +45,23 @@ struct registry_source {
         atomic_size_t current; /* the endpoint that served last */
 };
 
+/* ---- client.c ---- */
+
+#define ENDPOINTS_MAX 48 /* of one source; exchanges have a bit for each, and for the external urls */
+
+int challenge_copy(const struct challenge *c, struct challenge *ret);
+
+/* The challenge that earlier requests of KIND to ENDPOINT met; *RET is left alone when there was none. 0 or -ENOMEM. */
+int client_recall(struct client *c, const struct endpoint *endpoint, enum request_kind kind, struct challenge *ret);
+int client_remember(struct client *c, const struct endpoint *endpoint, enum request_kind kind, const struct challenge *challenge);
+void client_forget(struct client *c, const struct endpoint *endpoint, enum request_kind kind);
+
+/* The credential for ENDPOINT. Files are read and helpers run for the first request only: *RET_KNOWN tells a later one. */
+int client_credential(struct client *c, const struct endpoint *endpoint, struct credential *ret, bool *ret_known, struct error *e);
+
+/* From now on CREDENTIAL is used for ENDPOINT; NULL: whatever is found at the next request. 0 or -ENOMEM. */
+int client_keep_credential(struct client *c, const struct endpoint *endpoint, const struct credential *credential);
+
 /* ---- authorize.c ---- */
 
 /* How one request is authorised; kept across its attempts. */
@@ -51,6 +69,7 @@ struct authorization {
         struct challenge challenge; /* the one that is answered; scheme AUTH_NONE: none so far */
         char *token;                /* of a Bearer header that was sent, to tell a refused one from a newer one */
         bool anonymous;             /* without credentials, whatever there are: for another host, or after they were refused */
+        bool known;                 /* the credentials are those of an earlier request: they may have expired since */
         unsigned refusals;          /* how often the peer refused this request */
 };
 
@@ -107,6 +126,7 @@ struct exchange {
         uint64_t given_up;         /* bit per endpoint that said no for good */
         char *url;                 /* asked now */
         bool elsewhere;            /* url is a redirect's target on another origin */
+        bool plain;                /* an insecure endpoint is tried in plain http */
         bool remembered;           /* url is a target that an earlier request was redirected to */
         unsigned hops;
         unsigned attempts;         /* failures that may go away, so far */

@@ -11,7 +11,8 @@
 #define HOPS_MAX 5
 #define PAUSE_FIRST_MS 200
 #define PAUSE_MAX_MS 10000
-#define ENDPOINTS_MAX 48 /* given_up has a bit for each, and for the external urls */
+
+_Static_assert(ENDPOINTS_MAX + EXTERNAL_URLS_MAX <= 64, "given_up has a bit for each");
 
 void exchange_clear(struct exchange *x)
 {
@@ -34,11 +35,11 @@ static const struct endpoint *endpoint_of(const struct exchange *x)
 /* How many places there are to ask: endpoints, then external urls. */
 static size_t places(const struct exchange *x)
 {
-        size_t n = MIN(x->source->endpoints.count, (size_t) ENDPOINTS_MAX), external = 0;
+        size_t external = 0;
 
         while (x->external && x->external[external] && external < EXTERNAL_URLS_MAX)
                 external++;
-        return n + external;
+        return x->source->endpoints.count + external;
 }
 
 /* A mirror may be there for tags or for digests alone. */
@@ -55,7 +56,7 @@ static bool may_ask(const struct exchange *x, size_t place)
  * endpoint has given up. */
 static size_t next_place(const struct exchange *x, size_t from)
 {
-        size_t own = MIN(x->source->endpoints.count, (size_t) ENDPOINTS_MAX), all = places(x);
+        size_t own = x->source->endpoints.count, all = places(x);
 
         for (size_t k = 0; k < own; k++)
                 if (may_ask(x, (from + k) % own))
@@ -82,22 +83,27 @@ static bool speaks_plain_http(struct client *c, const struct endpoint *endpoint)
         return known;
 }
 
-/* An insecure registry that does not speak TLS is asked in plain http from now on. */
+/* An insecure registry that does not answer with TLS is tried in plain http; the next attempt is one with TLS again. */
 static bool fall_back_to_plain(struct exchange *x)
 {
-        struct client *c = x->source->client;
-        const struct endpoint *endpoint;
-        int r;
+        bool tried = x->plain;
 
-        if (is_external(x) || x->elsewhere)
+        x->plain = false;
+        if (tried || is_external(x) || x->elsewhere || !endpoint_of(x)->insecure ||
+            speaks_plain_http(x->source->client, endpoint_of(x)))
                 return false;
-        endpoint = endpoint_of(x);
-        if (!endpoint->insecure || speaks_plain_http(c, endpoint))
-                return false;
+        x->plain = true;
+        return true;
+}
+
+/* The endpoint has answered in plain http: it is asked so from now on. Not remembering it costs a request, no more. */
+static void remember_plain(const struct exchange *x)
+{
+        struct client *c = x->source->client;
+
         mutex_lock(&c->lock);
-        r = map_put(c->plain_hosts, endpoint->host, strlen(endpoint->host), c, NULL);
+        (void) map_put(c->plain_hosts, endpoint_of(x)->host, strlen(endpoint_of(x)->host), c, NULL);
         mutex_unlock(&c->lock);
-        return r == 0;
 }
 
 static int make_url(struct exchange *x, struct error *e)
@@ -110,8 +116,9 @@ static int make_url(struct exchange *x, struct error *e)
                 x->elsewhere = true;
         } else {
                 endpoint = endpoint_of(x);
-                x->url = str_printf("%s://%s/v2/%s/%s", speaks_plain_http(x->source->client, endpoint) ? "http" : "https",
-                                    endpoint->host, endpoint->repository, x->path);
+                x->url = str_printf("%s://%s/v2/%s/%s",
+                                    x->plain || speaks_plain_http(x->source->client, endpoint) ? "http" : "https", endpoint->host,
+                                    endpoint->repository, x->path);
                 x->elsewhere = false;
         }
         return x->url ? 0 : error_oom(e);
@@ -183,11 +190,14 @@ static int send_request(struct exchange *x, deadline_t deadline, struct error *e
 int exchange_begin(struct exchange *x, const char *target, deadline_t deadline, struct error *e)
 {
         if (x->attempts == 0 && !x->url && x->given_up == 0) {
-                x->endpoint = next_place(x, atomic_load(&x->source->current));
-                if (x->endpoint == SIZE_MAX)
+                size_t first = next_place(x, atomic_load(&x->source->current));
+
+                if (first == SIZE_MAX)
                         return error_set(e, ERROR_USAGE, EINVAL, "%s: no endpoint may be asked for it", x->source->source.name);
+                x->endpoint = first;
         }
         x->hops = 0;
+        x->refused_elsewhere = false;
         x->remembered = target;
         if (target) {
                 free(x->url);
@@ -229,42 +239,50 @@ static size_t open_places(const struct exchange *x)
 {
         size_t n = 0;
 
-        for (size_t k = 0; k < MIN(x->source->endpoints.count, (size_t) ENDPOINTS_MAX); k++)
+        for (size_t k = 0; k < x->source->endpoints.count; k++)
                 n += may_ask(x, k);
         return MAX(n, (size_t) 1);
 }
 
-/* The next place at once; a pause, longer each time, when all of them have had their turn. */
+/* What one place wanted to see, and was given, is nothing to another. */
+static void move_to(struct exchange *x, size_t place)
+{
+        if (place == x->endpoint)
+                return;
+        x->endpoint = place;
+        authorization_clear(&x->authorization);
+        x->authorization = (struct authorization) { 0 };
+}
+
+/* The next place at once; a pause when all of them have had their turn: as long as the server says, else longer each time. */
 static int try_again(struct exchange *x, uint64_t retry_after, deadline_t deadline, struct error *e)
 {
         size_t round = ++x->attempts / open_places(x), next = next_place(x, x->endpoint + 1);
         uint64_t pause = 0;
 
-        if (retry_after != UINT64_MAX)
-                pause = retry_after;
-        else if (x->attempts % open_places(x) == 0)
-                pause = pause_ms((unsigned) round - 1);
+        if (x->attempts % open_places(x) == 0)
+                pause = retry_after > 0 && retry_after != UINT64_MAX ? retry_after : pause_ms((unsigned) round - 1);
         if (next == SIZE_MAX || pause >= deadline_left(deadline))
                 return error_prefix(e, "%s: gave up after %u attempts", x->source->source.name, x->attempts);
         log_debug("%s: trying again in %ju ms (attempt %u)", e->message, (uintmax_t) pause, x->attempts + 1);
-        x->endpoint = next;
+        move_to(x, next);
         sleep_for(pause);
         return 0;
 }
 
-/* This place will not do; another one may. */
+/* This place will not do; another one may. What the registry itself says of anything but blobs is the last word. */
 static int give_up_place(struct exchange *x, struct error *e)
 {
         size_t next;
 
         x->given_up |= (uint64_t) 1 << x->endpoint;
+        if (x->kind != REQUEST_BLOB && !endpoint_of(x)->is_mirror)
+                return -e->code;
         next = next_place(x, x->endpoint + 1);
         if (next == SIZE_MAX)
                 return -e->code;
         log_info("%s: asking the next one", e->message);
-        x->endpoint = next;
-        authorization_clear(&x->authorization);
-        x->authorization = (struct authorization) { 0 };
+        move_to(x, next);
         return 0;
 }
 
@@ -275,10 +293,9 @@ int exchange_failed(struct exchange *x, deadline_t deadline, struct error *e)
         if (x->transfer && e->code == EAGAIN)
                 retry_after = transfer_retry_after(x->transfer);
         x->transfer = transfer_unref(x->transfer);
-        if (e->code == EPROTO && fall_back_to_plain(x))
+        if ((e->code == EPROTO || e->code == ECONNREFUSED) && fall_back_to_plain(x))
                 return 0;
-        if (e->code == ECONNREFUSED && fall_back_to_plain(x))
-                return 0;
+        x->plain = false;
         if (e->code == EAGAIN || http_error_is_transient(e))
                 return try_again(x, retry_after, deadline, e);
         return give_up_place(x, e);
@@ -398,6 +415,9 @@ int exchange_answer(struct exchange *x, deadline_t deadline, struct error *e)
                 if (r == 1) {
                         if (!is_external(x))
                                 atomic_store(&x->source->current, x->endpoint);
+                        if (x->plain)
+                                remember_plain(x);
+                        x->authorization.refusals = 0;
                         return 0;
                 }
                 if (r == 0)

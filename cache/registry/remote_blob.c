@@ -12,13 +12,13 @@
 #include "regfs/log.h"
 
 #define SPOOL_SLICE_MS 200
+#define SPOOL_RESTARTS_MAX 5
 
-/* What a server sent in answer to a range that it ignored. */
+/* What a server sends in answer to a range that it ignores. It is its receiver's: one thread after the other. */
 struct spool {
         struct exchange exchange;
         int fd;
         bool answered;       /* the exchange has its 200 */
-        uint64_t received;
 };
 
 struct remote_blob {
@@ -31,6 +31,7 @@ struct remote_blob {
         char *target GUARDED_BY(lock);         /* where the registry redirected to last, or NULL */
         bool ignores_ranges GUARDED_BY(lock);
         bool spooling GUARDED_BY(lock);        /* somebody receives into the spool now: `spool` is theirs */
+        uint64_t spooled_bytes GUARDED_BY(lock); /* that lie in the spool */
         struct spool *spool;
 };
 
@@ -86,7 +87,8 @@ static char *copy_target(struct remote_blob *b)
 
 static void keep_target(struct remote_blob *b, const struct exchange *x)
 {
-        char *copy = x->elsewhere && x->url ? strdup(x->url) : NULL, *old;
+        /* A target that wants a token of its own is asked by way of the registry: one that is remembered goes without. */
+        char *copy = x->elsewhere && x->url && !x->refused_elsewhere ? strdup(x->url) : NULL, *old;
 
         mutex_lock(&b->lock);
         old = b->target;
@@ -165,11 +167,20 @@ static struct spool *spool_free(struct spool *s)
 static int unnamed_file(struct error *e)
 {
         const char *directory = getenv("TMPDIR");
+        _cleanup_free_ char *path = NULL;
         int fd;
 
         if (!directory || !*directory)
                 directory = "/var/tmp";
         fd = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+        if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR)) {
+                path = str_printf("%s/regfs-XXXXXX", directory);
+                if (!path)
+                        return error_oom(e);
+                fd = mkostemp(path, O_CLOEXEC);
+                if (fd >= 0)
+                        (void) unlink(path);
+        }
         return fd >= 0 ? fd : error_errno(e, errno, "%s: a temporary file", directory);
 }
 
@@ -198,61 +209,77 @@ static int spool_new(struct remote_blob *b, struct error *e)
         return 0;
 }
 
-/* Receives into the spool until N bytes are there. A broken connection starts over: that server knows no ranges. */
-static int spool_receive(struct remote_blob *b, uint64_t n, deadline_t deadline, struct error *e)
+/* Receives into the spool until N bytes are there, but for a short while only: so others get to see what came. FROM bytes are
+ * there. A broken connection starts over: that server knows no ranges. */
+static int spool_receive(struct remote_blob *b, uint64_t from, uint64_t n, deadline_t deadline, uint64_t *ret_received, struct error *e)
 {
+        deadline_t slice = MIN(deadline, deadline_in(SPOOL_SLICE_MS));
         struct spool *s = b->spool;
-        int r = 0;
+        uint64_t received = from;
+        int r;
 
-        while (s->received < n) {
-                uint64_t received = s->received;
-
-                if (!s->answered) {
-                        r = exchange_answer(&s->exchange, deadline, e);
-                        if (r < 0)
-                                return r;
-                        s->answered = true;
-                }
-                r = transfer_wait(s->exchange.transfer, n, deadline, &received, e);
-                s->received = received;
-                if (r == 0 && received < n)
-                        r = error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: %ju bytes instead of %ju", b->blob.name, (uintmax_t) received,
-                                      (uintmax_t) b->blob.size);
-                if (r < 0 && deadline_left(deadline) == 0)
+        if (!s->answered) {
+                r = exchange_answer(&s->exchange, deadline, e);
+                if (r < 0)
                         return r;
-                if (r < 0) {
-                        s->answered = false;
-                        s->received = 0;
-                        r = exchange_failed(&s->exchange, deadline, e);
-                        if (r < 0)
-                                return r;
-                }
+                s->answered = true;
         }
-        return 0;
+        r = transfer_wait(s->exchange.transfer, n, slice, &received, e);
+        *ret_received = received;
+        if (r == 0 && received < n)
+                r = error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: %ju bytes instead of %ju", b->blob.name, (uintmax_t) received,
+                              (uintmax_t) b->blob.size);
+        /* The slice is over, not the transfer; or nobody has patience left, and the transfer goes on for the next one. */
+        if (r == 0 || (r == -ETIMEDOUT && deadline_left(slice) == 0))
+                return 0;
+        s->answered = false;
+        *ret_received = 0;
+        return exchange_failed(&s->exchange, deadline, e);
 }
 
-/* One thread at a time receives; the others wait for their turn, which may find everything there. */
-static int spool_wait(struct remote_blob *b, uint64_t n, deadline_t deadline, struct error *e)
+/* Opens the spool, or receives into it, as the one that does now. */
+static int spool_step(struct remote_blob *b, uint64_t from, uint64_t n, deadline_t deadline, uint64_t *ret_received, struct error *e)
 {
+        int r = b->spool ? 0 : spool_new(b, e);
+
+        return r < 0 ? r : spool_receive(b, from, n, deadline, ret_received, e);
+}
+
+/* Waits until the first N bytes are in the spool. One thread at a time receives; the others wait for what it brings, or for
+ * their turn. Every byte renews the patience, but not for a server that breaks off again and again. */
+static int spool_wait(struct remote_blob *b, uint64_t n, uint64_t patience_ms, struct error *e)
+{
+        deadline_t deadline = deadline_in(patience_ms);
+        unsigned restarts = 0;
+        uint64_t seen;
         int r = 0;
 
         mutex_lock(&b->lock);
-        while (b->spooling)
-                if (cond_wait_until(&b->spooled, &b->lock, deadline) < 0) {
+        seen = b->spooled_bytes;
+        while (r == 0 && b->spooled_bytes < n) {
+                uint64_t received = b->spooled_bytes;
+
+                if (received > seen)
+                        deadline = deadline_in(patience_ms);
+                else if (received < seen)
+                        restarts++;
+                seen = received;
+                if (deadline_left(deadline) == 0 || restarts > SPOOL_RESTARTS_MAX) {
+                        r = error_set(e, ERROR_UNREACHABLE, restarts > SPOOL_RESTARTS_MAX ? ECONNRESET : ETIMEDOUT,
+                                      "only %ju bytes in time after %u restarts, of a server that ignores ranges",
+                                      (uintmax_t) received, restarts);
+                } else if (b->spooling) {
+                        (void) cond_wait_until(&b->spooled, &b->lock, deadline);
+                } else {
+                        b->spooling = true;
                         mutex_unlock(&b->lock);
-                        return error_set(e, ERROR_UNREACHABLE, ETIMEDOUT, "%s: timed out", b->blob.name);
+                        r = spool_step(b, received, n, deadline, &received, e);
+                        mutex_lock(&b->lock);
+                        b->spooled_bytes = received;
+                        b->spooling = false;
+                        cond_broadcast(&b->spooled);
                 }
-        b->spooling = true;
-        mutex_unlock(&b->lock);
-
-        if (!b->spool)
-                r = spool_new(b, e);
-        if (r == 0)
-                r = spool_receive(b, n, deadline, e);
-
-        mutex_lock(&b->lock);
-        b->spooling = false;
-        cond_broadcast(&b->spooled);
+        }
         mutex_unlock(&b->lock);
         return r;
 }
@@ -261,7 +288,7 @@ static int wait_whole(struct remote_blob *b, struct remote_range *r, uint64_t n,
 {
         int k;
 
-        k = spool_wait(b, r->offset + n, deadline_in(r->patience_ms), e);
+        k = spool_wait(b, r->offset + n, r->patience_ms, e);
         if (k < 0)
                 return k;
         k = pread_full(b->spool->fd, r->buffer->data + r->at + r->received, (size_t) (n - r->received), r->offset + r->received);
@@ -298,6 +325,7 @@ static int receive(struct remote_blob *b, struct remote_range *r, uint64_t n, st
         r->received = r->begun + MIN(got, r->length - r->begun);
         if (r->received > before) {
                 r->deadline = deadline_in(r->patience_ms);
+                r->exchange.attempts = 0;
                 /* Our patience was over, not the server's: it sends. */
                 if (k == -ETIMEDOUT && deadline_left(was) == 0)
                         return 0;
@@ -308,13 +336,13 @@ static int receive(struct remote_blob *b, struct remote_range *r, uint64_t n, st
         return k;
 }
 
-/* The body broke off: what came stays, the rest is asked for again, from the registry itself. */
+/* The body broke off: what came stays, the rest is asked for again, from the registry itself; by who waits next, when nothing is
+ * worth a try now. */
 static int renew(struct remote_blob *b, struct remote_range *r, struct error *e)
 {
         int k = exchange_failed(&r->exchange, r->deadline, e);
 
-        if (k == 0)
-                prepare(b, r);
+        prepare(b, r);
         return k;
 }
 

@@ -4,13 +4,14 @@ bad left in the store."""
 import gzip
 import json
 import os
+import shutil
 import struct
 import tarfile
 import unittest
 
 import images
 from fault_proxy import FaultProxy, document, flip, status
-from oracle import Oracle
+from oracle import Oracle, read_tree
 from registry import Authority, Registry
 from testbed import BAD_DATA, DENIED, NOT_FOUND, UNREACHABLE, USAGE, TestCase
 
@@ -53,13 +54,13 @@ class NamesTest(BadCase):
         self.fails_here(NOT_FOUND, 'small@' + digest, words=[digest])
 
     def test_malformed_references(self):
-        for reference in ('UPPER/case', 'small:', 'small:v1:v2', 'small@sha256:123', 'a' * 64, 'host:port/x', '', '/x', 'x//y',
+        for reference in ('small/UPPER', 'small:', 'small:v1:v2', 'small@sha256:123', 'a' * 64, 'host:port/x', '', '/x', 'x//y',
                           'small@md5:' + '0' * 32, 'docker-daemon:x', '[::1/x', 'x' * 300, 'small:' + 'v' * 129):
             with self.subTest(reference):
                 self.fails(USAGE, reference, words=[reference[:40]] if reference else [])
 
     def test_no_such_layout(self):
-        self.fails(NOT_FOUND, 'oci:%s/nothing' % self.bed.dir, words=['oci:%s/nothing' % self.bed.dir])
+        self.fails(NOT_FOUND, 'oci:%s/nothing' % self.bed.dir, words=['%s/nothing' % self.bed.dir, 'No such file'])
 
     def test_no_such_tag_in_a_layout(self):
         self.fails(NOT_FOUND, 'oci:%s:v9' % self.layout.path, words=['v9'])
@@ -246,8 +247,8 @@ class BlobTest(BadCase):
 
     def break_layer(self, change, compression='gzip'):
         """An image whose one layer's blob CHANGE has edited in the registry's storage. Returns (reference, layer digest, path)."""
-        content = images.tar(images.entry('mark', self.id().encode()), images.entry('noise', images.noise(1, 300000)),
-                             images.entry('text', images.text(2, 1 << 20)))
+        content = images.tar(images.entry('mark', (self.id() + compression).encode()), images.entry('noise', images.noise(1, 300000)),
+                             images.entry('text', images.text(2, 1 << 20))) + bytes(10240)
         layout = images.Layout(self.bed.mkdir('broken') / 'layout')
         image = layout.add_image('v1', [images.Layer.of(content, compression)])
         self.registry.push(layout, image, 'broken:v1')
@@ -264,6 +265,7 @@ class BlobTest(BadCase):
         # The same store serves the image when the registry has mended it.
         self.path.write_bytes(self.whole)
         self.bed.mount('%s/broken:v1' % self.registry.host, '--plain-http').umount()
+        shutil.rmtree(self.bed.store.path)
 
     def test_wrong_digest(self):
         def change(data):
@@ -301,7 +303,7 @@ class BlobTest(BadCase):
                 def change(manifest):
                     manifest['layers'][0]['size'] += off
                 layout.add_image('v1', [layer], change=change)
-                self.fails(BAD_DATA, 'oci:%s:v1' % layout.path, words=[images.sha256(layer.blob)])
+                self.fails(BAD_DATA, 'oci:%s:v1' % layout.path, words=[images.sha256(layer.blob)[7:], 'manifest'])
 
 
 class LayerTest(BadCase):
@@ -314,10 +316,10 @@ class LayerTest(BadCase):
         layout = images.Layout(self.bed.mkdir('bad') / 'layout')
         layers = ([images.Layer.of(below)] if below else []) + [self.layer(blob, media_type)]
         image = layout.add_image('v1', layers)
-        words = [images.sha256(blob), *words]
-        self.fails(BAD_DATA, 'oci:%s:v1' % layout.path, words=words)
+        digest = images.sha256(blob)
+        self.fails(BAD_DATA, 'oci:%s:v1' % layout.path, words=['blobs/sha256/' + digest[7:], *words])
         self.registry.push(layout, image, 'bad:v1')
-        self.fails_here(BAD_DATA, 'bad:v1', words=words)
+        self.fails_here(BAD_DATA, 'bad:v1', words=['bad:v1', digest, *words])
 
     def refused_tar(self, content, *words, **more):
         self.refused(content, *words, media_type=images.LAYER_TYPE, **more)
@@ -410,7 +412,7 @@ class LayerTest(BadCase):
                         self.record(b'mtime', b'soon'), self.record(b'mtime', b'9' * 40),
                         self.record(b'GNU.sparse.major', b'7') + self.record(b'GNU.sparse.minor', b'7'),
                         self.record(b'GNU.sparse.map', b'0,99999999999999,1'),
-                        self.record(b'path', b'p' * 5000), self.record(b'path', b'n' * 256), self.record(b'linkpath', b'l' * 70000)):
+                        self.record(b'path', b'p' * 5000), self.record(b'path', b'n' * 256)):
             with self.subTest(records[:60]):
                 self.refused_tar(self.pax(records) + tail)
 
@@ -421,6 +423,10 @@ class LayerTest(BadCase):
         for name in ('n' * 256, '/'.join(['d' * 200] * 21)):
             with self.subTest(len(name)):
                 self.refused_tar(images.tar(images.entry(name, b'x')), 'long')
+
+    def test_link_targets_that_are_too_long(self):
+        for size in (4096, 70000):
+            self.refused_tar(images.tar(images.entry('s', kind=tarfile.SYMTYPE, linkname='t' * size)), 'long')
 
     def test_depth_without_end(self):
         self.refused_tar(images.tar(*[images.entry('/'.join(['d'] * n), kind=tarfile.DIRTYPE) for n in (2100,)]))
@@ -445,7 +451,13 @@ class LayerTest(BadCase):
                 self.refused_tar(self.links(*pairs), pairs[0][0])
 
     def test_hardlink_to_nothing(self):
-        self.refused_tar(self.links(('a', 'nothing')), 'nothing')
+        """The layer may be right above another one, so it may stay in the store."""
+        layout = images.Layout(self.bed.dir / 'layout')
+        layer = images.Layer.of(self.links(('a', 'nothing')))
+        layout.add_image('v1', [layer])
+        self.fails(BAD_DATA, 'oci:%s:v1' % layout.path, words=['a: hardlink to nothing'], keeps_layers=True)
+        layout.add_image('v2', [images.Layer.of(images.tar(images.entry('nothing', b'something'))), layer])
+        self.assertEqual(self.bed.mount('oci:%s:v2' % layout.path).read('a'), b'something')
 
     def test_hardlink_to_a_directory(self):
         self.refused_tar(images.tar(images.entry('d', kind=tarfile.DIRTYPE),
@@ -463,9 +475,8 @@ class LayerTest(BadCase):
         self.assertEqual({p: mount.read(p) for p in ('up', 'absolute', 'b', 'c/d', 'tmp/regfs-escaped')},
                          {'up': b'1', 'absolute': b'2', 'b': b'3', 'c/d': b'4', 'tmp/regfs-escaped': b'5'})
         oracle = Oracle(layout.path, 'v1', self.bed.dir / 'unpacked', [content])
-        self.assertEqual(sorted(p for p in oracle.tree if p != b'a'),
-                         sorted(os.fsencode(os.path.relpath(os.path.join(root, n), mount.path))
-                                for root, dirs, files in os.walk(mount.path) for n in dirs + files if n != 'a') + [b'.'])
+        # umoci makes the directory that "a/../../b" passes through; POSIX would want it, an image does not.
+        self.assertEqual(sorted(set(oracle.tree) - {b'a'}), sorted(set(read_tree(mount.path)) - {b'a'}))
 
     def test_hardlinks_that_want_to_leave(self):
         content = images.tar(images.entry('etc/passwd', b'inside\n'),

@@ -54,6 +54,7 @@ static void set_without_a_code_is_eio(void **state _unused_)
         assert_int_equal(error_set(&e, ERROR_OTHER, 0, "x"), -EIO);
         assert_int_equal(e.code, EIO);
         assert_int_equal(error_errno(&e, 0, "x"), -EIO);
+        assert_string_equal(e.message, "x: Input/output error");
         assert_int_equal(e.code, EIO);
 }
 

@@ -196,8 +196,8 @@ static void http_short_body_is_a_broken_connection(void **state _unused_)
 {
         static const char *const answers[] = {
                 "HTTP/1.1 206 P\r\nContent-Range: bytes 0-9/100\r\nContent-Length: 10\r\n\r\n12345",
-                "HTTP/1.1 206 P\r\nContent-Range: bytes 0-9/100\r\nTransfer-Encoding: chunked\r\n\r\n"
-                "5\r\n12345\r\n0\r\n\r\n",
+                ("HTTP/1.1 206 P\r\nContent-Range: bytes 0-9/100\r\nTransfer-Encoding: chunked\r\n\r\n"
+                 "5\r\n12345\r\n0\r\n\r\n"),
                 "HTTP/1.1 206 P\r\nContent-Range: bytes 0-9/100\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n",
                 "HTTP/1.1 206 P\r\nContent-Range: bytes 0-9/100\r\n\r\n12345",
         };

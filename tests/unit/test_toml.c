@@ -174,6 +174,9 @@ static void strings_mean_what_toml_says(void **state _unused_)
         assert_text("a = \"\\b\\t\\n\\f\\r\\\"\\\\\"", "\b\t\n\f\r\"\\");
         assert_text("a = \"\\u00E9\\u2026\\U0001f433\\u0041\"", "\xc3\xa9\xe2\x80\xa6\xf0\x9f\x90\xb3"
                                                                 "A");
+        assert_text("a = \"\\u0001\\u007f\\u0080\\u07ff\"", "\x01\x7f\xc2\x80\xdf\xbf");
+        assert_text("a = \"\\u0800\\uffff\\U00010000\\U0010ffff\"",
+                    "\xe0\xa0\x80\xef\xbf\xbf\xf0\x90\x80\x80\xf4\x8f\xbf\xbf");
         assert_text("a = 'C:\\new\\u0041'", "C:\\new\\u0041");
         assert_text("a = 'a \"b\"'", "a \"b\"");
         assert_text("a = \"tab\there caf\xc3\xa9\"", "tab\there caf\xc3\xa9");
@@ -313,6 +316,16 @@ static void words_that_are_no_value_are_refused(void **state _unused_)
                 _cleanup_free_ char *text = str_printf("\na = %s\n", table[k].text);
 
                 parse_fails(text, 2, table[k].because);
+        }
+}
+
+static void word_of_any_length_is_refused(void **state _unused_)
+{
+        for (size_t n = 60; n < 100; n++) {
+                char text[128] = "a = ";
+
+                memset(text + 4, 'x', n);
+                parse_fails(text, 1, "malformed");
         }
 }
 
@@ -544,6 +557,7 @@ int main(void)
                 cmocka_unit_test(bytes_that_are_no_text_are_refused),
                 cmocka_unit_test(integers_mean_what_toml_says),
                 cmocka_unit_test(words_that_are_no_value_are_refused),
+                cmocka_unit_test(word_of_any_length_is_refused),
                 cmocka_unit_test(arrays_may_span_lines),
                 cmocka_unit_test(malformed_arrays_and_inline_tables_are_refused),
                 cmocka_unit_test(keys_may_be_bare_quoted_and_dotted),

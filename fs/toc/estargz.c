@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* eStargz: gzip members, the one before the footer a tar with the table (stargz-snapshotter, docs/estargz.md).
+ *
+ * The footer is an empty gzip member whose extra field has the table's offset in 16 hex digits and "STARGZ": 51 bytes, the
+ * extra field one subfield "SG"; or 47 bytes, without the subfield's header, as the first stargz wrote it. One of 46 bytes
+ * has "STARGZEXTERNALTOC" instead: the table is in an image of its own. */
+
+#include <sys/stat.h>
+#include <zlib.h>
+
+#include "embedded_internal.h"
+#include "regfs/tar.h"
+#include "regfs/text.h"
+
+#define FOOTER_SIZE 51
+#define LEGACY_FOOTER_SIZE 47
+#define EXTERNAL_FOOTER_SIZE 46
+
+#define OFFSET_DIGITS 16
+#define MAGIC "STARGZ"
+#define EXTERNAL_MAGIC "STARGZEXTERNALTOC"
+
+#define TABLE_NAME "stargz.index.json"
+#define PIECE (64 * KIB)
+
+/* ---- the footer ---- */
+
+#define GZIP_HEADER_SIZE 10
+#define GZIP_FLAGS 3
+#define GZIP_EXTRA 0x04
+
+/* The gzip header's extra field at the start of a footer of SIZE bytes at the end of TAIL: PREFIX and then LENGTH bytes, or
+ * NULL when it is something else. */
+static const char *extra_field(const uint8_t *tail, size_t n, size_t size, const char *prefix, size_t prefix_length,
+                               size_t length)
+{
+        const uint8_t *p = tail + n - size, *extra = p + GZIP_HEADER_SIZE + 2;
+
+        if (n < size || p[0] != 0x1f || p[1] != 0x8b || p[2] != 8 || p[GZIP_FLAGS] != GZIP_EXTRA)
+                return NULL;
+        if (p[GZIP_HEADER_SIZE] != prefix_length + length || p[GZIP_HEADER_SIZE + 1] != 0 ||
+            memcmp(extra, prefix, prefix_length) != 0)
+                return NULL;
+        return (const char *) extra + prefix_length;
+}
+
+static int parse_offset(const char *digits, uint64_t *ret)
+{
+        uint64_t offset = 0;
+
+        for (size_t k = 0; k < OFFSET_DIGITS; k++) {
+                char c = digits[k];
+
+                if (c >= '0' && c <= '9')
+                        offset = offset << 4 | (uint64_t) (c - '0');
+                else if ((c | 0x20) >= 'a' && (c | 0x20) <= 'f')
+                        offset = offset << 4 | (uint64_t) ((c | 0x20) - 'a' + 10);
+                else
+                        return -EINVAL;
+        }
+        *ret = offset;
+        return 0;
+}
+
+int estargz_footer(const uint8_t *tail, size_t n, uint64_t size, struct toc_place *ret, struct error *e)
+{
+        static const size_t payload = OFFSET_DIGITS + strlen(MAGIC);
+        struct toc_place place = { .codec = CODEC_GZIP };
+        uint64_t footer_size = FOOTER_SIZE;
+        const char *found;
+
+        if (extra_field(tail, n, EXTERNAL_FOOTER_SIZE, EXTERNAL_MAGIC, strlen(EXTERNAL_MAGIC), 0))
+                return -ENOENT;
+        found = extra_field(tail, n, FOOTER_SIZE, "SG\x16\0", 4, payload);
+        if (!found) {
+                footer_size = LEGACY_FOOTER_SIZE;
+                found = extra_field(tail, n, LEGACY_FOOTER_SIZE, "", 0, payload);
+        }
+        if (!found || memcmp(found + OFFSET_DIGITS, MAGIC, strlen(MAGIC)) != 0 ||
+            parse_offset(found, &place.offset) < 0)
+                return error_set(e, ERROR_BAD_DATA, EBADMSG, "the blob does not end in the footer of an eStargz");
+        if (place.offset >= size - footer_size)
+                return error_set(e, ERROR_BAD_DATA, EBADMSG, "the footer names offset %ju of a blob of %ju bytes",
+                                 (uintmax_t) place.offset, (uintmax_t) size);
+        place.length = size - footer_size - place.offset;
+        place.data_end = place.offset;
+        *ret = place;
+        return toc_place_check(ret, size, e);
+}
+
+/* ---- the table: gzip, then tar ---- */
+
+struct toc_decoder {
+        toc_output_fn *output;
+        void *context;
+        z_stream gzip;
+        bool gzip_open;
+        bool gzip_ended;
+        struct tar_scanner *tar;
+        uint64_t position;   /* in the tar: of the next byte out of gzip */
+        bool found;          /* the table's entry, whose data is [begin, end) of the tar */
+        uint64_t begin, end;
+        uint8_t piece[PIECE];
+};
+
+static int on_entry(void *context, const struct layer_entry *entry, _unused_ struct error *e)
+{
+        struct toc_decoder *d = context;
+
+        if (d->found || entry->hardlink || entry->sparse || !S_ISREG(entry->mode) || !str_eq(entry->path, TABLE_NAME))
+                return 0;
+        d->found = true;
+        d->begin = entry->content_offset;
+        d->end = entry->content_offset + entry->size;
+        return 0;
+}
+
+static void estargz_close(struct toc_decoder *d)
+{
+        if (!d)
+                return;
+        if (d->gzip_open)
+                inflateEnd(&d->gzip);
+        tar_scanner_free(d->tar);
+        free(d);
+}
+DEFINE_CLEANUP(struct toc_decoder *, estargz_close)
+
+static int estargz_open(toc_output_fn *output, void *context, struct toc_decoder **ret, struct error *e)
+{
+        _cleanup_(estargz_close_ptr) struct toc_decoder *d = calloc(1, sizeof(*d));
+
+        if (!d || tar_scanner_new(on_entry, d, &d->tar) < 0 || inflateInit2(&d->gzip, MAX_WBITS + 16) != Z_OK)
+                return error_oom(e);
+        d->gzip_open = true;
+        d->output = output;
+        d->context = context;
+        *ret = steal_ptr(d);
+        return 0;
+}
+
+static bool is_complete(const struct toc_decoder *d)
+{
+        return d->found && d->position >= d->end;
+}
+
+/* N bytes of the tar are in d->piece. */
+static int pass_tar(struct toc_decoder *d, size_t n, struct error *e)
+{
+        uint64_t from, to;
+        int r;
+
+        r = tar_scanner_feed(d->tar, d->piece, n, e);
+        if (r < 0)
+                return r;
+        from = MAX(d->position, d->begin);
+        to = MIN(d->position + n, d->end);
+        if (d->found && from < to)
+                r = d->output(d->context, d->piece + (from - d->position), (size_t) (to - from), e);
+        d->position += n;
+        return r;
+}
+
+static int estargz_feed(struct toc_decoder *d, const uint8_t *data, size_t n, struct error *e)
+{
+        d->gzip.next_in = (Bytef *) data;
+        d->gzip.avail_in = (uInt) n;
+        while (d->gzip.avail_in > 0 && !d->gzip_ended && !is_complete(d)) {
+                int status, r;
+
+                d->gzip.next_out = d->piece;
+                d->gzip.avail_out = PIECE;
+                status = inflate(&d->gzip, Z_NO_FLUSH);
+                if (status == Z_MEM_ERROR)
+                        return error_oom(e);
+                if (status != Z_OK && status != Z_STREAM_END && status != Z_BUF_ERROR)
+                        return error_set(e, ERROR_BAD_DATA, EBADMSG, "gzip: %s",
+                                         d->gzip.msg ? d->gzip.msg : "damaged stream");
+                d->gzip_ended = status == Z_STREAM_END;
+                r = pass_tar(d, PIECE - d->gzip.avail_out, e);
+                if (r < 0)
+                        return r;
+                if (status == Z_BUF_ERROR)
+                        break;
+        }
+        return 0;
+}
+
+static int estargz_finish(struct toc_decoder *d, struct error *e)
+{
+        if (is_complete(d))
+                return 0;
+        return error_set(e, ERROR_BAD_DATA, EBADMSG, d->found ? TABLE_NAME " ends after %ju of %ju bytes"
+                         : "there is no " TABLE_NAME " in %ju bytes of tar",
+                         (uintmax_t) (d->position - d->begin), (uintmax_t) (d->end - d->begin));
+}
+
+const struct toc_decoder_ops estargz_decoder = {
+        .open = estargz_open,
+        .feed = estargz_feed,
+        .finish = estargz_finish,
+        .close = estargz_close,
+};
