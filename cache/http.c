@@ -96,10 +96,8 @@ static void log_end(const struct transfer *t)
                   t->body_received, elapsed, connects > 0 ? "new" : "reused", version_name(http_version(t)));
 }
 
-static void remove_origin(struct http *h, struct http_origin *o)
+static void free_origin(struct http_origin *o)
 {
-        TAILQ_REMOVE(&h->origins, o, next);
-        h->origin_count--;
         free(o->key);
         free(o);
 }
@@ -194,6 +192,13 @@ static void begin(struct http *h, struct transfer *t)
         finish(h, t);
 }
 
+static void forget_origin(struct http *h, struct http_origin *o)
+{
+        TAILQ_REMOVE(&h->origins, o, next);
+        h->origin_count--;
+        free_origin(o);
+}
+
 /* Begins what has its turn; libcurl takes it up in the next round. */
 static void begin_waiting(struct http *h)
 {
@@ -204,7 +209,7 @@ static void begin_waiting(struct http *h)
                 while (!TAILQ_EMPTY(&o->waiting) && o->running < o->limit)
                         begin(h, TAILQ_FIRST(&o->waiting));
                 if (h->origin_count > ORIGINS_KEPT && o->running == 0 && TAILQ_EMPTY(&o->waiting))
-                        remove_origin(h, o);
+                        forget_origin(h, o);
         }
 }
 
@@ -326,6 +331,7 @@ static void wait_for_events(struct http *h, deadline_t deadline)
 static void *http_run(void *arg)
 {
         struct http *h = arg;
+        struct http_origin *o, *following;
         bool stopping = false;
         deadline_t next;
         int running;
@@ -340,8 +346,10 @@ static void *http_run(void *arg)
                 begin_waiting(h);
                 wait_for_events(h, next);
         }
-        while (!TAILQ_EMPTY(&h->origins))
-                remove_origin(h, TAILQ_FIRST(&h->origins));
+        for (o = TAILQ_FIRST(&h->origins); o; o = following) {
+                following = TAILQ_NEXT(o, next);
+                free_origin(o);
+        }
         curl_multi_cleanup(h->multi);
         return NULL;
 }

@@ -188,7 +188,8 @@ int client_keep_credential(struct client *c, const struct endpoint *endpoint, co
 
 int client_credential(struct client *c, const struct endpoint *endpoint, struct credential *ret, bool *ret_known, struct error *e)
 {
-        const struct credential_options options = { .creds = c->creds, .authfile = c->authfile };
+        /* --creds are for the registry that the command line names; a mirror has its own in the files, or none. */
+        const struct credential_options options = { .creds = endpoint->is_mirror ? NULL : c->creds, .authfile = c->authfile };
         _cleanup_free_ char *key = credential_key(endpoint);
         const struct credential *known;
         int r = 0;

@@ -19,6 +19,7 @@
 
 #define OFFSET_DIGITS 16
 #define MAGIC "STARGZ"
+#define MAGIC_SIZE (sizeof(MAGIC) - 1)
 #define EXTERNAL_MAGIC "STARGZEXTERNALTOC"
 
 #define TABLE_NAME "stargz.index.json"
@@ -30,19 +31,32 @@
 #define GZIP_FLAGS 3
 #define GZIP_EXTRA 0x04
 
-/* The gzip header's extra field at the start of a footer of SIZE bytes at the end of TAIL: PREFIX and then LENGTH bytes, or
- * NULL when it is something else. */
-static const char *extra_field(const uint8_t *tail, size_t n, size_t size, const char *prefix, size_t prefix_length,
-                               size_t length)
-{
-        const uint8_t *p = tail + n - size, *extra = p + GZIP_HEADER_SIZE + 2;
+/* How a footer of SIZE bytes begins its extra field, and how many bytes follow there. */
+struct footer {
+        size_t size;
+        const char *prefix;
+        size_t prefix_length;
+        size_t length;
+};
 
-        if (n < size || p[0] != 0x1f || p[1] != 0x8b || p[2] != 8 || p[GZIP_FLAGS] != GZIP_EXTRA)
+static const struct footer footer = { FOOTER_SIZE, "SG\x16", 4, OFFSET_DIGITS + MAGIC_SIZE };
+static const struct footer legacy_footer = { LEGACY_FOOTER_SIZE, "", 0, OFFSET_DIGITS + MAGIC_SIZE };
+static const struct footer external_footer = { EXTERNAL_FOOTER_SIZE, "SG\x11" , 4, sizeof(EXTERNAL_MAGIC) - 1 };
+
+/* What follows the prefix, or NULL when TAIL does not end in such a footer. */
+static const char *find(const struct footer *f, const uint8_t *tail, size_t n)
+{
+        const uint8_t *p;
+
+        if (n < f->size)
                 return NULL;
-        if (p[GZIP_HEADER_SIZE] != prefix_length + length || p[GZIP_HEADER_SIZE + 1] != 0 ||
-            memcmp(extra, prefix, prefix_length) != 0)
+        p = tail + n - f->size;
+        if (p[0] != 0x1f || p[1] != 0x8b || p[2] != 8 || p[GZIP_FLAGS] != GZIP_EXTRA)
                 return NULL;
-        return (const char *) extra + prefix_length;
+        p += GZIP_HEADER_SIZE;
+        if (p[0] != f->prefix_length + f->length || p[1] != 0 || memcmp(p + 2, f->prefix, f->prefix_length) != 0)
+                return NULL;
+        return (const char *) p + 2 + f->prefix_length;
 }
 
 static int parse_offset(const char *digits, uint64_t *ret)
@@ -65,25 +79,24 @@ static int parse_offset(const char *digits, uint64_t *ret)
 
 int estargz_footer(const uint8_t *tail, size_t n, uint64_t size, struct toc_place *ret, struct error *e)
 {
-        static const size_t payload = OFFSET_DIGITS + strlen(MAGIC);
         struct toc_place place = { .codec = CODEC_GZIP };
-        uint64_t footer_size = FOOTER_SIZE;
+        const struct footer *kind = &footer;
         const char *found;
 
-        if (extra_field(tail, n, EXTERNAL_FOOTER_SIZE, EXTERNAL_MAGIC, strlen(EXTERNAL_MAGIC), 0))
+        found = find(&external_footer, tail, n);
+        if (found && memcmp(found, EXTERNAL_MAGIC, external_footer.length) == 0)
                 return -ENOENT;
-        found = extra_field(tail, n, FOOTER_SIZE, "SG\x16\0", 4, payload);
+        found = find(kind, tail, n);
         if (!found) {
-                footer_size = LEGACY_FOOTER_SIZE;
-                found = extra_field(tail, n, LEGACY_FOOTER_SIZE, "", 0, payload);
+                kind = &legacy_footer;
+                found = find(kind, tail, n);
         }
-        if (!found || memcmp(found + OFFSET_DIGITS, MAGIC, strlen(MAGIC)) != 0 ||
-            parse_offset(found, &place.offset) < 0)
+        if (!found || memcmp(found + OFFSET_DIGITS, MAGIC, MAGIC_SIZE) != 0 || parse_offset(found, &place.offset) < 0)
                 return error_set(e, ERROR_BAD_DATA, EBADMSG, "the blob does not end in the footer of an eStargz");
-        if (place.offset >= size - footer_size)
+        if (place.offset >= size - kind->size)
                 return error_set(e, ERROR_BAD_DATA, EBADMSG, "the footer names offset %ju of a blob of %ju bytes",
                                  (uintmax_t) place.offset, (uintmax_t) size);
-        place.length = size - footer_size - place.offset;
+        place.length = size - kind->size - place.offset;
         place.data_end = place.offset;
         *ret = place;
         return toc_place_check(ret, size, e);
@@ -164,9 +177,11 @@ static int pass_tar(struct toc_decoder *d, size_t n, struct error *e)
 
 static int estargz_feed(struct toc_decoder *d, const uint8_t *data, size_t n, struct error *e)
 {
+        bool filled = true; /* what was filled may not be all of the output */
+
         d->gzip.next_in = (Bytef *) data;
         d->gzip.avail_in = (uInt) n;
-        while (d->gzip.avail_in > 0 && !d->gzip_ended && !is_complete(d)) {
+        while ((d->gzip.avail_in > 0 || filled) && !d->gzip_ended && !is_complete(d)) {
                 int status, r;
 
                 d->gzip.next_out = d->piece;
@@ -178,11 +193,10 @@ static int estargz_feed(struct toc_decoder *d, const uint8_t *data, size_t n, st
                         return error_set(e, ERROR_BAD_DATA, EBADMSG, "gzip: %s",
                                          d->gzip.msg ? d->gzip.msg : "damaged stream");
                 d->gzip_ended = status == Z_STREAM_END;
+                filled = d->gzip.avail_out == 0;
                 r = pass_tar(d, PIECE - d->gzip.avail_out, e);
                 if (r < 0)
                         return r;
-                if (status == Z_BUF_ERROR)
-                        break;
         }
         return 0;
 }
@@ -191,9 +205,10 @@ static int estargz_finish(struct toc_decoder *d, struct error *e)
 {
         if (is_complete(d))
                 return 0;
-        return error_set(e, ERROR_BAD_DATA, EBADMSG, d->found ? TABLE_NAME " ends after %ju of %ju bytes"
-                         : "there is no " TABLE_NAME " in %ju bytes of tar",
-                         (uintmax_t) (d->position - d->begin), (uintmax_t) (d->end - d->begin));
+        if (!d->found)
+                return error_set(e, ERROR_BAD_DATA, EBADMSG, "there is no " TABLE_NAME " in %ju bytes of tar",
+                                 (uintmax_t) d->position);
+        return error_set(e, ERROR_BAD_DATA, EBADMSG, TABLE_NAME " ends %ju bytes early", (uintmax_t) (d->end - d->position));
 }
 
 const struct toc_decoder_ops estargz_decoder = {
