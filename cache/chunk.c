@@ -91,7 +91,7 @@ static bool same_range(const struct chunk *a, const struct chunk *b)
                a->blob_length == b->blob_length;
 }
 
-/* Slices of one range come one after the other, from the range's first decoded byte. */
+/* Slices of one range come one after the other; what nobody wants may stand between them in the decoded bytes. */
 static const char *slice_fault(const struct chunk *c, const struct chunk *previous)
 {
         if (!(c->flags & CHUNK_SLICE))
@@ -100,13 +100,14 @@ static const char *slice_fault(const struct chunk *c, const struct chunk *previo
                 return "only gzip and zstd have slices";
         if (!(c->flags & (CHUNK_DIGEST_CONTENT | CHUNK_NO_DIGEST)))
                 return "a slice's digest must be that of its content";
-        if (!previous || !same_range(previous, c))
-                return c->skip == 0 ? NULL : "the first slice of a range does not begin there";
-        if (c->codec != previous->codec || c->checkpoint != previous->checkpoint)
-                return "slices of one range differ in codec or checkpoint";
-        if (c->content_offset != previous->content_offset + previous->content_length ||
-            c->skip != previous->skip + previous->content_length)
-                return "slices of one range have a gap";
+        if (!previous || previous->codec == CODEC_ZEROS || previous->blob_offset != c->blob_offset)
+                return NULL;
+        if (!same_range(previous, c) || c->codec != previous->codec || c->checkpoint != previous->checkpoint)
+                return "slices of one range differ in length, codec or checkpoint, or one is none";
+        if (c->content_offset != previous->content_offset + previous->content_length)
+                return "slices of one range have a gap in the content";
+        if (c->skip < previous->skip + previous->content_length)
+                return "slices of one range overlap";
         return NULL;
 }
 
@@ -134,6 +135,8 @@ static const char *chunk_fault(const struct chunk_table *t, const struct chunk *
 
 int chunk_table_check(const struct chunk_table *t, struct error *e)
 {
+        if (t->prefetch > t->content_size)
+                return error_set(e, ERROR_BAD_DATA, EBADMSG, "what is to be fetched first ends outside the content");
         for (size_t i = 0; i < t->checkpoint_count; i++) {
                 const char *fault = checkpoint_fault(t, &t->checkpoints[i]);
 

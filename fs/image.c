@@ -304,10 +304,10 @@ static int read_config(struct image *i, const struct manifest *m, const struct p
         if (!i->platform_text || !wanted_text)
                 return error_oom(e);
         if (!chosen && (!str_eq(actual.os, wanted->os) || !str_eq(actual.architecture, wanted->architecture)))
-                log_warning("%s: the image has no index and is for %s, not %s: used as it is", i->reference, i->platform_text,
+                log_warning("the image has no index and is for %s, not %s: used as it is", i->platform_text,
                             wanted_text);
         else
-                log_info("%s: platform %s", i->reference, i->platform_text);
+                log_info("platform %s", i->platform_text);
         return 0;
 }
 

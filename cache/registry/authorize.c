@@ -234,7 +234,7 @@ static int read_token(struct transfer *answer, const char *url, deadline_t deadl
         http_mask_url(url, masked, sizeof(masked));
         r = transfer_wait(answer, UINT64_MAX, deadline, &received, e);
         if (r < 0)
-                return r;
+                return error_prefix(e, "token server");
         body = transfer_body(answer, &n);
         r = json_parse(body, n, &root, e);
         if (r < 0)

@@ -130,6 +130,7 @@ struct exchange {
         bool remembered;           /* url is a target that an earlier request was redirected to */
         unsigned hops;
         unsigned attempts;         /* failures that may go away, so far */
+        struct error cause;        /* the last of them */
         struct authorization authorization;
         bool refused_elsewhere;    /* a redirect's target has been asked with a token of its own */
 };

@@ -254,12 +254,22 @@ static void move_to(struct exchange *x, size_t place)
         x->authorization = (struct authorization) { 0 };
 }
 
+/* The time ran out in the middle of an attempt: what the attempts before it met says more. */
+static void keep_cause(struct exchange *x, deadline_t deadline, struct error *e)
+{
+        if (e->code == ETIMEDOUT && deadline_left(deadline) == 0 && x->cause.kind != ERROR_NONE)
+                *e = x->cause;
+        else
+                x->cause = *e;
+}
+
 /* The next place at once; a pause when all of them have had their turn: as long as the server says, else longer each time. */
 static int try_again(struct exchange *x, uint64_t retry_after, deadline_t deadline, struct error *e)
 {
         size_t round = ++x->attempts / open_places(x), next = next_place(x, x->endpoint + 1);
         uint64_t pause = 0;
 
+        keep_cause(x, deadline, e);
         if (x->attempts % open_places(x) == 0)
                 pause = retry_after > 0 && retry_after != UINT64_MAX ? retry_after : pause_ms((unsigned) round - 1);
         if (next == SIZE_MAX || pause >= deadline_left(deadline))

@@ -637,15 +637,13 @@ static bool has_surrogate(struct toc_parser *p, const uint8_t *data, size_t n)
         return false;
 }
 
-/* What yajl has to say, or what a callback said already. */
-static int failed(struct toc_parser *p, yajl_status status)
+/* What yajl has to say, AT bytes behind those fed before, or what a callback said already. */
+static int failed(struct toc_parser *p, yajl_status status, size_t at)
 {
         unsigned char *text;
-        size_t at;
 
         if (status != yajl_status_error)
                 return p->failed;
-        at = yajl_get_bytes_consumed(p->yajl);
         text = yajl_get_error(p->yajl, 0, NULL, 0);
         refuse(p, "JSON, byte %ju: %.*s", (uintmax_t) (p->fed + at), text ? (int) strcspn((char *) text, "\n") : 9,
                text ? (char *) text : "malformed");
@@ -663,7 +661,7 @@ static int feed_piece(struct toc_parser *p, const uint8_t *data, size_t n)
         p->quiet += n;
         status = yajl_parse(p->yajl, data, n);
         if (status != yajl_status_ok)
-                return failed(p, status);
+                return failed(p, status, yajl_get_bytes_consumed(p->yajl));
         p->fed += n;
         if (p->quiet > TOKEN_MAX)
                 refuse(p, "JSON: more than %zu bytes without a value", TOKEN_MAX);
@@ -693,7 +691,7 @@ int toc_parser_finish(struct toc_parser *p, struct error *e)
         p->e = e ? e : &ignored;
         status = yajl_complete_parse(p->yajl);
         if (status != yajl_status_ok)
-                return failed(p, status);
+                return failed(p, status, 0);
         for (size_t k = 0; k < ELEMENTSOF(document_members); k++)
                 if (!(p->document_seen & 1u << k))
                         refuse(p, "the JSON has no %s", document_members[k].name);

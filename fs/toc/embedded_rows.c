@@ -87,7 +87,7 @@ static int refuse(const char *name, struct error *e, const char *format, ...)
 /* ---- ranges ---- */
 
 /* The range that is open ends at END. */
-static int close_range(struct toc_rows *rows, uint64_t end, struct error *e)
+static int end_range(struct toc_rows *rows, uint64_t end, struct error *e)
 {
         struct chunk_table t = { .content_size = rows->content_size, .blob_size = rows->data_end };
         struct chunk *first = region_at(&rows->chunks, struct chunk, rows->run);
@@ -116,7 +116,7 @@ static int advance(struct toc_rows *rows, const char *name, uint64_t offset, str
                 return refuse(name, e, "blob offset %" PRIu64 " lies outside of the layer's data, %" PRIu64 " bytes",
                               offset, rows->data_end);
         if (rows->open && offset > rows->run_offset) {
-                r = close_range(rows, offset, e);
+                r = end_range(rows, offset, e);
                 if (r < 0)
                         return r;
         }
@@ -358,7 +358,7 @@ int toc_rows_finish(struct toc_rows *rows, struct error *e)
         int r = end_file(rows, e);
 
         if (r == 0 && rows->open)
-                r = close_range(rows, rows->data_end, e);
+                r = end_range(rows, rows->data_end, e);
         return r < 0 ? r : layer_tree_finish(rows->tree, e);
 }
 
@@ -374,5 +374,6 @@ void toc_rows_view(const struct toc_rows *rows, uint64_t blob_size, struct chunk
                 .chunk_count = region_count(&rows->chunks, struct chunk),
                 .content_size = rows->content_size,
                 .blob_size = blob_size,
+                .prefetch = rows->prefetch,
         };
 }

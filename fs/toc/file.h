@@ -34,6 +34,7 @@ struct itable_file_identity {
         uint32_t compression; /* TOC: of the layer */
         uint64_t blob_size;   /* TOC */
         uint64_t content_size;
+        uint64_t prefetch;    /* TOC */
 };
 
 struct itable_file_header {
@@ -54,7 +55,7 @@ struct itable_file_section {
         uint64_t length; /* in bytes */
 };
 
-_Static_assert(sizeof(struct itable_file_header) == 128, "the header is part of the file format");
+_Static_assert(sizeof(struct itable_file_header) == 136, "the header is part of the file format");
 _Static_assert(sizeof(struct itable_file_section) == 24, "the section table is part of the file format");
 
 /* A section in memory: to be written, or as found. */

@@ -29,6 +29,7 @@ int toc_write(int fd, const struct itable *itable, const struct chunk_table *chu
                 .compression = compression,
                 .blob_size = chunks->blob_size,
                 .content_size = chunks->content_size,
+                .prefetch = chunks->prefetch,
         };
         struct itable_file file = toc_file(layer);
         struct section sections[TOC_SECTIONS];
@@ -63,6 +64,7 @@ int toc_open(int fd, const struct digest *layer, struct toc **ret, struct error 
                 .windows_size = own[2].count,
                 .content_size = identity.content_size,
                 .blob_size = identity.blob_size,
+                .prefetch = identity.prefetch,
         };
         t->layer = *layer;
         t->compression = identity.compression;

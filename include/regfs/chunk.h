@@ -21,8 +21,9 @@ enum chunk_flags {
         CHUNK_DIGEST_CONTENT = 1 << 0,
         /* One of several neighbouring chunks that can only be decoded together, from the start of their common blob
          * range: they have equal blob_offset, blob_length, codec and checkpoint, and skip says how many decoded
-         * bytes of the range come before this chunk. The first one has skip 0, each other one begins where the one
-         * before ends. Their digest is always that of the content. */
+         * bytes of the range come before this chunk. Their content is contiguous; in the decoded range, what nobody
+         * wants (tar headers of an eStargz member) may stand in front of each. Their digest is always that of the
+         * content. */
         CHUNK_SLICE = 1 << 1,
         /* digest is absent (all zero): allowed only where formats.md says that none exists. */
         CHUNK_NO_DIGEST = 1 << 2,
@@ -80,6 +81,7 @@ struct chunk_table {
         size_t windows_size;
         uint64_t content_size; /* of the content space: end of the last chunk at most */
         uint64_t blob_size;
+        uint64_t prefetch; /* content up to here is what the layer's builder wants fetched first; 0: nothing */
 };
 
 /* Index of the chunk that holds content offset OFFSET, or of the first one behind it; chunk_count when none follows. */

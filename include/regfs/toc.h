@@ -20,7 +20,7 @@
 #include "regfs/error.h"
 #include "regfs/itable.h"
 
-#define TOC_VERSION 1
+#define TOC_VERSION 2
 
 struct toc {
         struct itable itable;

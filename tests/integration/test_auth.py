@@ -4,6 +4,7 @@ server does not do what it should."""
 import base64
 import json
 import os
+import shutil
 import threading
 import time
 import unittest
@@ -11,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import images
 from fault_proxy import hang, status
-from registry import Registry
+from registry import Authority, Registry
 from testbed import BAD_DATA, DENIED, UNREACHABLE, TestCase, forget_pages
 from token_server import TokenGate, TokenServer
 
@@ -46,8 +47,9 @@ class HtpasswdTest(TestCase):
         return self.bed.mount_fails(DENIED, self.reference, '--plain-http', *options, words=[self.reference, *words], **more)
 
     def auths(self, **users):
-        """{"auths": …}: the key's _ stand for /."""
-        return {'auths': {(self.host + key.replace('_', '/')): {'auth': pair(*user)} for key, user in users.items()}}
+        """{"auths": …} of namespaces: here for the registry itself, _ for its slashes."""
+        return {'auths': {self.host + key.removeprefix('here').replace('_', '/'): {'auth': pair(*user)}
+                          for key, user in users.items()}}
 
     ALICE, BOB, NOBODY = ('alice', 's3cret:with=odd,chars'), ('bob', 'hunter2'), ('nobody', 'nothing')
 
@@ -66,8 +68,7 @@ class HtpasswdTest(TestCase):
         self.works('--creds=bob:hunter2')
 
     def test_authfile(self):
-        self.works('--authfile', self.bed.write_json('auth.json', self.auths(_=self.ALICE)))
-        self.works('--authfile', self.bed.write_json('auth.json', {'auths': {self.host: {'auth': pair(*self.ALICE)}}}))
+        self.works('--authfile', self.bed.write_json('auth.json', self.auths(here=self.ALICE)))
 
     def test_authfile_that_is_missing_or_broken(self):
         result = self.bed.regfs('mount', '--plain-http', '--authfile', self.bed.dir / 'none.json', self.reference, self.bed.mkdir())
@@ -77,15 +78,15 @@ class HtpasswdTest(TestCase):
         self.bed.mount_fails(BAD_DATA, self.reference, '--plain-http', '--authfile', broken, words=['broken.json'])
 
     def test_environment(self):
-        path = self.bed.write_json('env.json', self.auths(_=self.ALICE))
+        path = self.bed.write_json('env.json', self.auths(here=self.ALICE))
         self.works(env={'REGISTRY_AUTH_FILE': str(path)})
 
     def test_podmans_login(self):
-        self.bed.write_json('run/containers/auth.json', self.auths(_=self.ALICE))
+        self.bed.write_json('run/containers/auth.json', self.auths(here=self.ALICE))
         self.works()
 
     def test_podmans_login_of_home(self):
-        self.bed.write_json('home/.config/containers/auth.json', self.auths(_=self.ALICE))
+        self.bed.write_json('home/.config/containers/auth.json', self.auths(here=self.ALICE))
         self.works()
 
     def test_dockers_login(self):
@@ -93,12 +94,12 @@ class HtpasswdTest(TestCase):
         self.works()
 
     def test_docker_config(self):
-        self.bed.write_json('docker/config.json', self.auths(_=self.ALICE))
+        self.bed.write_json('docker/config.json', self.auths(here=self.ALICE))
         self.works(env={'DOCKER_CONFIG': str(self.bed.dir / 'docker')})
 
     def test_order(self):
         """--creds, then --authfile, then the environment, then podman's, then docker's."""
-        good, bad = self.auths(_=self.ALICE), self.auths(_=self.NOBODY)
+        good, bad = self.auths(here=self.ALICE), self.auths(here=self.NOBODY)
         self.bed.write_json('home/.docker/config.json', good)
         self.works()
         self.bed.write_json('run/containers/auth.json', bad)
@@ -110,9 +111,9 @@ class HtpasswdTest(TestCase):
         self.works('--authfile', authfile, '--creds=bob:hunter2', env=environment)
 
     def test_longest_namespace(self):
-        self.works('--authfile', self.bed.write_json('auth.json', self.auths(_=self.NOBODY, _team=self.NOBODY, _team_app=self.BOB)))
-        self.works('--authfile', self.bed.write_json('auth.json', self.auths(_=self.NOBODY, _team=self.BOB, _te=self.NOBODY)))
-        self.refused('--authfile', self.bed.write_json('auth.json', self.auths(_=self.BOB, _team=self.NOBODY)), keeps_layers=True)
+        self.works('--authfile', self.bed.write_json('auth.json', self.auths(here=self.NOBODY, _team=self.NOBODY, _team_app=self.BOB)))
+        self.works('--authfile', self.bed.write_json('auth.json', self.auths(here=self.NOBODY, _team=self.BOB, _te=self.NOBODY)))
+        self.refused('--authfile', self.bed.write_json('auth.json', self.auths(here=self.BOB, _team=self.NOBODY)), keeps_layers=True)
 
     def test_credentials_of_another_registry(self):
         other = {'auths': {'127.0.0.1:1': {'auth': pair(*self.ALICE)}, '127.0.0.1': {'auth': pair(*self.ALICE)}}}
@@ -152,7 +153,7 @@ class HtpasswdTest(TestCase):
 
     def test_credentials_do_not_show_in_the_process_list(self):
         """Those of a file; --creds is what the caller wrote there."""
-        path = self.bed.write_json('auth.json', self.auths(_=self.ALICE))
+        path = self.bed.write_json('auth.json', self.auths(here=self.ALICE))
         mount = self.bed.mount(self.reference, '--plain-http', '--authfile', path)
         with open('/proc/%d/cmdline' % mount.pid, 'rb') as f:
             self.assertNotIn(b's3cret', f.read())
@@ -292,7 +293,7 @@ class SharedTokenTest(GateCase):
         self.assertEqual(self.read_all(mount), self.contents)
         self.assertEqual(len(self.tokens.requests()), 1)
         self.assertGreaterEqual(self.gate.proxy.most_active, 4)
-        self.assertIn('waits', mount.log())
+        self.assertRegex(mount.log(), r'token flight (joined|brought a token, [1-9])')
 
     def test_64_readers_meet_the_end_of_a_token_together(self):
         mount = self.mount()
@@ -523,10 +524,40 @@ class RealmTest(GateCase):
     """Who gets the credentials."""
     LAYERS = 2
 
-    def test_credentials_go_to_the_realm_of_their_registry(self):
+    def setUp(self):
+        super().setUp()
+        self.tokens.users['alice'] = 'secret'
+
+    def test_the_realm_of_a_registry_gets_its_credentials(self):
         mount = self.mount('--creds=alice:secret')
-        self.assertEqual([user for _, _, user in self.tokens.requests()], [None] if not self.tokens.users else ['alice'])
+        self.assertEqual([user for _, _, user in self.tokens.requests()], ['alice'])
         self.assertEqual(self.read_all(mount), self.contents)
+
+    def test_credentials_of_one_registry_stay_from_the_realm_of_another(self):
+        other = self.make_gate()
+        auth = {'auths': {other.host: {'auth': pair('alice', 'secret')}}}
+        self.bed.mount_fails(DENIED, '%s/many:v1' % self.gate.host, '--plain-http', '--authfile',
+                             self.bed.write_json('auth.json', auth))
+        self.assertEqual({user for _, _, user in self.tokens.requests()}, {None})
+
+    def test_no_credentials_in_the_clear(self):
+        """A registry that nobody called insecure names a realm without TLS."""
+        self.gate.challenges = lambda realm, service, scope: ['Basic realm="x"']
+        authority = Authority(self.bed.mkdir('authority'))
+        registry = Registry(self.bed, tokens=dict(self.tokens.registry_config()), authority=authority)
+        certs = self.bed.dir / 'home/.config/containers/certs.d' / registry.host
+        certs.mkdir(parents=True)
+        shutil.copy(authority.cert, certs / 'ca.crt')
+        self.bed.mount_fails(DENIED, '%s/many:v1' % registry.host, '--creds=alice:secret', words=['not encrypted', self.tokens.realm])
+        self.assertEqual(self.tokens.requests(), [])
+
+    def test_forbidden_credentials_where_anybody_may_read(self):
+        """GHCR: 403 to a bad credential, though none is needed."""
+        self.tokens.users.clear()
+        self.tokens.proxy.rule(status(403, {}, b'{"errors": [{"code": "DENIED"}]}'), when=lambda x: x.headers.get('Authorization'))
+        mount = self.mount('--creds=alice:old')
+        self.assertEqual(self.read_all(mount), self.contents)
+        self.assertRegex(mount.log(), ' warning .*credentials were refused')
 
 
 if __name__ == '__main__':

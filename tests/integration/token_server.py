@@ -145,7 +145,7 @@ class TokenGate:
             return x.send_answer(answer)
         if self.meeting:
             try:
-                self.meeting.wait(5)
+                self.meeting.wait(1)
             except threading.BrokenBarrierError:
                 pass
         fields = self.challenges(self.tokens.realm, service, scope) if self.challenges else [self._challenge(service, scope, kind)]

@@ -19,6 +19,10 @@
 
 #define HEAD_MAX (64 * KIB)
 
+/* What servers without TLS say to a client that begins with it. */
+#define TLS_HANDSHAKE 22
+#define NO_TLS "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
 struct http_connection {
         struct http_server *server;
         pthread_t thread;
@@ -88,9 +92,14 @@ static size_t read_head(struct http_connection *c)
 {
         char *end;
 
-        while (!c->in || !(end = strstr(c->in, "\r\n\r\n")))
+        while (!c->in || !(end = strstr(c->in, "\r\n\r\n"))) {
                 if (c->in_len > HEAD_MAX || !fill(c, c->in_len + 1))
                         return 0;
+                if (c->in[0] == TLS_HANDSHAKE && !c->tls) {
+                        (void) transmit(c, NO_TLS, strlen(NO_TLS));
+                        return 0;
+                }
+        }
         return (size_t) (end - c->in) + 4;
 }
 

@@ -98,6 +98,35 @@ static void good_table_passes(_unused_ void **state)
         assert_int_equal(chunk_table_check(&empty, &e), 0);
 }
 
+/* The members of an eStargz have tar headers in front of the files. */
+static void slices_may_leave_out_what_is_between_them(_unused_ void **state)
+{
+        struct error e = ERROR_INIT;
+        struct table x;
+
+        table_init(&x);
+        x.chunks[GZIP_SLICE_1].checkpoint = x.chunks[GZIP_SLICE_2].checkpoint = CHECKPOINT_NONE;
+        x.chunks[GZIP_SLICE_1].skip = 512;
+        x.chunks[GZIP_SLICE_2].skip = 5120;
+        if (chunk_table_check(&x.t, &e) < 0)
+                fail_msg("%s", e.message);
+        x.chunks[GZIP_SLICE_2].skip = 4511;
+        assert_int_equal(chunk_table_check(&x.t, &e), -EBADMSG);
+        assert_non_null(strstr(e.message, "chunk 3: slices of one range overlap"));
+}
+
+static void prefetch_ends_inside_the_content(_unused_ void **state)
+{
+        struct error e = ERROR_INIT;
+        struct table x;
+
+        table_init(&x);
+        x.t.prefetch = x.t.content_size;
+        assert_int_equal(chunk_table_check(&x.t, &e), 0);
+        x.t.prefetch++;
+        assert_int_equal(chunk_table_check(&x.t, &e), -EBADMSG);
+}
+
 #define CHUNK_FAULT(row, field, value)                                                                  \
         {                                                                                               \
                 "chunk", row, offsetof(struct chunk, field), sizeof(((struct chunk *) 0)->field), value \
@@ -160,7 +189,7 @@ static const struct {
         CHUNK_FAULT(GZIP_SLICE_2, checkpoint, CHECKPOINT_NONE),
         CHUNK_FAULT(GZIP_SLICE_1, flags, CHUNK_DIGEST_CONTENT),
         CHUNK_FAULT(GZIP_SLICE_1, flags, CHUNK_SLICE),
-        CHUNK_FAULT(ZSTD_SLICE, skip, 1),
+        CHUNK_FAULT(ZSTD_SLICE, blob_offset, 1000),
         CHUNK_FAULT(STORED, flags, CHUNK_SLICE | CHUNK_DIGEST_CONTENT),
         /* checkpoints */
         CHECKPOINT_FAULT(0, bits, 8),
@@ -217,6 +246,8 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(find_returns_the_holder_or_the_next),
                 cmocka_unit_test(good_table_passes),
+                cmocka_unit_test(slices_may_leave_out_what_is_between_them),
+                cmocka_unit_test(prefetch_ends_inside_the_content),
                 cmocka_unit_test(every_fault_is_found),
                 cmocka_unit_test(message_names_the_row),
         };

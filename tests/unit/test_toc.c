@@ -56,6 +56,7 @@ static void written_toc_is_read_back(void **state)
         assert_int_equal(toc->chunks.windows_size, 12);
         assert_memory_equal(toc->chunks.windows, "twelve bytes", 12);
         assert_int_equal(toc->chunks.content_size, 1000);
+        assert_int_equal(toc->chunks.prefetch, 600);
         assert_int_equal(toc->chunks.blob_size, 1000);
         assert_int_equal(toc_check(toc, &e), 0);
         itable_exact_free(&t);
@@ -100,7 +101,7 @@ static void sections_lie_at_multiples_of_eight(void **state)
         const struct itable_file_section *sections = (void *) (header + 1);
 
         (void) state;
-        assert_memory_equal(bytes, "REGFSTOC\1\0\0\0", 12);
+        assert_memory_equal(bytes, "REGFSTOC\2\0\0\0", 12);
         assert_int_equal(header->file_length, n);
         assert_int_equal(header->section_count, 9);
         for (uint32_t i = 0; i < header->section_count; i++) {

@@ -122,6 +122,7 @@ static const struct chunk_table sample_table = {
         .windows_size = 12,
         .content_size = 1000,
         .blob_size = 1000,
+        .prefetch = 600,
 };
 
 static inline struct itable sample_itable(void)
