@@ -374,6 +374,22 @@ static void run_slices(struct flight *flight)
         arrival_clear(&s.arrival);
 }
 
+/* With the figures of the moment: whoever looks for a wait finds what was full. */
+static void log_end(const struct flight *flight, uint64_t begin)
+{
+        const struct fetcher_options *o = &flight->fetcher->options;
+        struct workers_stats w;
+        struct pool_stats p;
+
+        if (!log_enabled(LOG_LEVEL_DEBUG))
+                return;
+        pool_get_stats(o->pool, &p);
+        workers_get_stats(o->workers, &w);
+        log_debug("flight ends after %ju ms; pool: %zu of %zu bytes out, %zu waiting; workers: %u busy, %u+%u+%u queued",
+                  (uintmax_t) (clock_ms() - begin), p.out, p.limit, p.waiting, w.busy[0] + w.busy[1] + w.busy[2], w.queued[0],
+                  w.queued[1], w.queued[2]);
+}
+
 void flight_run(struct work *work)
 {
         struct flight *flight = (struct flight *) ((char *) work - offsetof(struct flight, work));
@@ -389,6 +405,6 @@ void flight_run(struct work *work)
                 run_slices(flight);
         else
                 run_chunks(flight);
-        log_debug("flight ends after %ju ms", (uintmax_t) (clock_ms() - begin));
+        log_end(flight, begin);
         fetch_flight_done(flight);
 }

@@ -24,6 +24,9 @@ struct ops_state {
 
 extern const struct fuse_lowlevel_ops fuse_operations;
 
+/* Answers a read of [offset, offset + size) of a regular file, a range that lies within it; now or later, never short. */
+void read_reply(fuse_req_t req, fuse_ino_t ino, uint64_t offset, size_t size);
+
 int ops_state_init(struct ops_state *s, struct image *image);
 
 /* Cancels every pending read and waits until each has been answered. */

@@ -158,13 +158,13 @@ class _Server(http.server.ThreadingHTTPServer):
 
 
 class FaultProxy:
-    def __init__(self, bed, upstream, name='127.0.0.1'):
+    def __init__(self, bed, upstream, name='127.0.0.1', port=0):
         self.upstream = upstream
         self.lock = threading.Lock()
         self.closing = threading.Event()
         self.rules, self.records, self.connections = [], [], set()
         self.active = self.most_active = 0
-        self.server = _Server(('127.0.0.1', 0), _Handler)
+        self.server = _Server(('127.0.0.1', port), _Handler)
         self.server.proxy = self
         self.port = self.server.server_address[1]
         self.host = '%s:%d' % (name, self.port)

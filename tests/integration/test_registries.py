@@ -217,7 +217,7 @@ class ConfTest(RegistryCase):
         self.works('%s/app:v1' % self.registry.host)
 
     def test_broken_files(self):
-        for text, word in (('[[registry]\n', ''), ('[[registry]]\nlocation = 5\n', 'location'), ('[[registry]]\nblocked = "no"\n', 'blocked'),
+        for text, word in (('[[registry]\n', ''), ('[[registry]]\nlocation = 5\n', 'location'), ('[[registry]]\nlocation = "x.y"\nblocked = "no"\n', 'blocked'),
                            ('unqualified-search-registries = "docker.io"\n', 'unqualified-search-registries'),
                            ('[[registry]]\n', ''), ('[registries.search]\nregistries = ["x"]\n', '')):
             with self.subTest(text):
@@ -374,8 +374,8 @@ class TlsTest(TestCase):
         self.certs()
         mount = self.works()
         self.bed.store.forget_content()
-        forget_pages(mount.path / 'text')
-        self.assertEqual(mount.read('text'), TEXT)
+        forget_pages(mount.path / 'data')
+        self.assertEqual(mount.read('data'), images.noise(7, 100000))
         self.assertRegex(mount.log(), r'GET https://\S+: 206')
 
 

@@ -101,7 +101,7 @@ static inline struct watched_blob *watch(const void *data, size_t n)
         assert_true(fd >= 0);
         assert_int_equal(write_full(fd, data, n), 0);
         assert_int_equal(digest_of(DIGEST_SHA256, data, n, &digest), 0);
-        assert_int_equal(file_blob_new(fd, 0, &digest, n, "the layer", &w->inner, &e), 0);
+        assert_int_equal(file_blob_new(fd, 0, &digest, n, "blob 7", &w->inner, &e), 0);
         w->blob = (struct blob) { .ops = &ops, .digest = digest, .size = n, .name = w->inner->name };
         return w;
 }

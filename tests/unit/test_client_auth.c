@@ -380,7 +380,9 @@ static void crowd_that_meets_a_garbage_challenge_is_told_and_the_next_call_works
         crowd_ask(&c);
         expect_all(&c, -EBADMSG, "Bearer realm=");
         assert_int_equal(seen(f, "tokens", ""), 0);
+        mutex_lock(&f->lock);
         f->wants = "Bearer";
+        mutex_unlock(&f->lock);
         expect_manifest(s);
 }
 

@@ -177,7 +177,7 @@ static void malformed_json_is_refused_with_its_place(_unused_ void **state)
 
         for (size_t k = 0; k < ELEMENTSOF(cases); k++)
                 expect_refused(cases[k].text, strlen(cases[k].text), cases[k].why);
-        expect_refused("{\0}", 3, "JSON, byte 1");
+        expect_refused("{\0}", 3, "JSON, byte 2");
 }
 
 static void other_documents_are_refused(_unused_ void **state)
