@@ -171,8 +171,18 @@ static void read_copy(struct fetch_read *r, const struct fetch_part *part, const
 
 /* ---- what flights say ---- */
 
-/* Takes the wants for CHUNK out of the flight, and the chunk out of the table. */
-static struct want *take_wants(struct flight *flight, size_t chunk, bool failed)
+/* From now on the chunks [first, end) are not on their way. */
+static void leave_table(struct flight *flight, size_t first, size_t end) REQUIRES(flight->fetcher->lock)
+{
+        struct map *in_flight = flight->fetcher->in_flight;
+
+        for (size_t k = first; k < end; k++)
+                if (map_get(in_flight, &k, sizeof(k)) == flight)
+                        map_remove(in_flight, &k, sizeof(k));
+}
+
+/* Takes the wants for the chunks [first, end) out of the flight, and the chunks out of the table. */
+static struct want *take_wants(struct flight *flight, size_t first, size_t end, bool failed)
 {
         struct fetcher *f = flight->fetcher;
         struct want *taken = NULL, **link;
@@ -181,7 +191,7 @@ static struct want *take_wants(struct flight *flight, size_t chunk, bool failed)
         for (link = &flight->wants; *link;) {
                 struct want *w = *link;
 
-                if (w->chunk != chunk) {
+                if (w->chunk < first || w->chunk >= end) {
                         link = &w->next;
                         continue;
                 }
@@ -189,30 +199,39 @@ static struct want *take_wants(struct flight *flight, size_t chunk, bool failed)
                 w->next = taken;
                 taken = w;
         }
-        if (map_get(f->in_flight, &chunk, sizeof(chunk)) == flight)
-                map_remove(f->in_flight, &chunk, sizeof(chunk));
+        leave_table(flight, first, end);
         if (failed)
-                f->stats.failures++;
+                f->stats.failures += end - first;
         else
-                f->stats.chunks++;
+                f->stats.chunks += end - first;
         mutex_unlock(&f->lock);
         return taken;
 }
 
-void fetch_chunk_done(struct flight *flight, size_t chunk, const uint8_t *data, int result, const struct error *e)
+void fetch_chunk_done(struct flight *flight, size_t chunk, const uint8_t *data)
 {
         const struct chunk *c = &flight->fetcher->options.table->chunks[chunk];
-        struct want *w = take_wants(flight, chunk, !data);
+        struct want *w = take_wants(flight, chunk, chunk + 1, false);
 
         while (w) {
                 struct want *next = w->next;
 
-                if (data) {
-                        read_copy(w->read, w->part, c, data);
-                        read_arrived(w->read);
-                } else {
-                        read_end(w->read, result, e);
-                }
+                read_copy(w->read, w->part, c, data);
+                read_arrived(w->read);
+                fetch_read_unref(w->read);
+                free(w);
+                w = next;
+        }
+}
+
+void fetch_chunks_failed(struct flight *flight, size_t first, size_t end, int result, const struct error *e)
+{
+        struct want *w = take_wants(flight, first, end, true);
+
+        while (w) {
+                struct want *next = w->next;
+
+                read_end(w->read, result, e);
                 fetch_read_unref(w->read);
                 free(w);
                 w = next;
@@ -226,11 +245,10 @@ bool fetch_flight_cut(struct flight *flight, size_t chunk)
 
         mutex_lock(&f->lock);
         cut = !flight->wants;
-        for (size_t k = chunk; cut && k < flight->first + flight->count; k++)
-                if (map_get(f->in_flight, &k, sizeof(k)) == flight)
-                        map_remove(f->in_flight, &k, sizeof(k));
-        if (cut)
+        if (cut) {
+                leave_table(flight, chunk, flight->first + flight->count);
                 flight->count = chunk - flight->first;
+        }
         mutex_unlock(&f->lock);
         return cut;
 }
@@ -480,7 +498,8 @@ int fetch_start(const struct fetch_part *parts, size_t count, struct pool_buf *b
         read->out = out;
         read->done = done;
         read->context = context;
-        memcpy(read->parts, parts, count * sizeof(*parts));
+        if (count > 0)
+                memcpy(read->parts, parts, count * sizeof(*parts));
         mutex_lock(&read->lock);
         read->buffer = buffer ? pool_buf_ref(buffer) : NULL;
         read->remaining = 1;

@@ -51,9 +51,10 @@ struct flight {
 /* The work function of a flight. */
 void flight_run(struct work *work);
 
-/* Called by a flight for each of its chunks exactly once: wakes who waits for it. DATA is the decoded chunk; NULL: RESULT and E
- * tell why there is none. */
-void fetch_chunk_done(struct flight *flight, size_t chunk, const uint8_t *data, int result, const struct error *e);
+/* A flight calls one of the two for each of its chunks exactly once: they wake who waits for it. DATA is the decoded chunk. Who
+ * comes after the chunks [first, end) have failed begins a flight of their own. */
+void fetch_chunk_done(struct flight *flight, size_t chunk, const uint8_t *data);
+void fetch_chunks_failed(struct flight *flight, size_t first, size_t end, int result, const struct error *e);
 
 /* Ends the flight before CHUNK when nobody waits for that one or a later one. True when it did: they are no longer the
  * flight's. */

@@ -31,8 +31,7 @@ static const struct chunk *chunk_row(const struct flight *flight, size_t i)
 
 static void fail_from(struct flight *flight, size_t i, int result, const struct error *e)
 {
-        for (; i < flight->first + flight->count; i++)
-                fetch_chunk_done(flight, i, NULL, result, e);
+        fetch_chunks_failed(flight, i, flight->first + flight->count, result, e);
 }
 
 /* ---- the range ---- */
@@ -246,7 +245,7 @@ static bool deliver_stored(struct flight *flight, size_t i, uint8_t *out)
         if (!content_has(flight->fetcher->options.content, i) ||
             content_read(flight->fetcher->options.content, c->content_offset, c->content_length, out) < 0)
                 return false;
-        fetch_chunk_done(flight, i, out, 0, NULL);
+        fetch_chunk_done(flight, i, out);
         return true;
 }
 
@@ -271,12 +270,12 @@ static void run_chunks(struct flight *flight)
                 if (r == 0) {
                         bool kept = keep(flight, i, arrival_out(&a));
 
-                        fetch_chunk_done(flight, i, arrival_out(&a), 0, NULL);
+                        fetch_chunk_done(flight, i, arrival_out(&a));
                         if (!kept && fetch_flight_cut(flight, i + 1))
                                 break;
                 } else if (r == -EBADMSG) {
                         /* This one is bad for good; its neighbours may be right. */
-                        fetch_chunk_done(flight, i, NULL, r, &e);
+                        fetch_chunks_failed(flight, i, i + 1, r, &e);
                 } else {
                         fail_from(flight, i, r, &e);
                         break;
@@ -332,11 +331,11 @@ static int deliver_slice(void *context, const struct chunk *chunk, const uint8_t
                 return r;
         s->next++;
         if (r < 0) {
-                fetch_chunk_done(flight, i, NULL, r, e);
+                fetch_chunks_failed(flight, i, i + 1, r, e);
                 return 0;
         }
         kept = content_has(flight->fetcher->options.content, i) || keep(flight, i, data);
-        fetch_chunk_done(flight, i, data, 0, NULL);
+        fetch_chunk_done(flight, i, data);
         return !kept && fetch_flight_cut(flight, s->next);
 }
 

@@ -21,9 +21,9 @@
 /* ---- what the annotations say ---- */
 
 struct trust {
-        struct digest stored;  /* of the table's bytes in the blob, or without algorithm */
-        struct digest json;    /* of what they decode to, likewise */
-        const char *position;  /* or NULL */
+        struct digest stored; /* of the table's bytes in the blob, or without algorithm */
+        struct digest json;   /* of what they decode to, likewise */
+        const char *position; /* or NULL */
 };
 
 static struct digest annotated_sha256(const struct descriptor *d, const char *key)
@@ -88,6 +88,7 @@ struct reading {
         int failed;
         struct error why;
         bool verified;
+        bool elsewhere; /* the footer says so */
 };
 
 static void reading_clear(struct reading *d)
@@ -190,8 +191,9 @@ static int finish(struct reading *d, struct error *e)
                 return d->failed;
         }
         if (d->place.decoded > 0 && d->place.decoded != d->decoded)
-                return error_set(e, ERROR_BAD_DATA, EBADMSG, "%" PRIu64 " bytes of JSON where %" PRIu64 " are announced",
-                                 d->decoded, d->place.decoded);
+                return error_set(e, ERROR_BAD_DATA, EBADMSG,
+                                 "%" PRIu64 " bytes of JSON where %" PRIu64 " are announced", d->decoded,
+                                 d->place.decoded);
         r = toc_parser_finish(d->parser, e);
         return r < 0 ? r : toc_rows_finish(d->rows, e);
 }
@@ -282,8 +284,9 @@ static int read_tail(struct reading *d, size_t n, uint8_t **ret, struct error *e
 int toc_place_check(const struct toc_place *place, uint64_t size, struct error *e)
 {
         if (place->length == 0 || !range_fits(place->offset, place->length, size))
-                return error_set(e, ERROR_BAD_DATA, EBADMSG, "a table of %" PRIu64 " bytes at offset %" PRIu64
-                                 " of a blob of %" PRIu64, place->length, place->offset, size);
+                return error_set(e, ERROR_BAD_DATA, EBADMSG,
+                                 "a table of %" PRIu64 " bytes at offset %" PRIu64 " of a blob of %" PRIu64,
+                                 place->length, place->offset, size);
         if (place->length > EMBEDDED_TOC_MAX)
                 return error_set(e, ERROR_BAD_DATA, EBADMSG, "a table of %" PRIu64 " bytes, more than %zu MiB",
                                  place->length, EMBEDDED_TOC_MAX / MIB);
@@ -291,7 +294,7 @@ int toc_place_check(const struct toc_place *place, uint64_t size, struct error *
 }
 
 /* stargz's own zstd:chunked may have its digest alone annotated. */
-static int find_footer(const struct reading *d, const uint8_t *tail, size_t n, struct toc_place *ret, struct error *e)
+static int find_footer(struct reading *d, const uint8_t *tail, size_t n, struct toc_place *ret, struct error *e)
 {
         uint64_t size = d->options->blob->size;
         int r;
@@ -299,6 +302,7 @@ static int find_footer(const struct reading *d, const uint8_t *tail, size_t n, s
         if (d->trust->stored.algorithm)
                 return zstdchunked_footer(tail, n, size, ret, e);
         r = estargz_footer(tail, n, size, ret, e);
+        d->elsewhere = r == -ENOENT;
         return r == -EBADMSG && zstdchunked_footer(tail, n, size, ret, NULL) == 0 ? 0 : r;
 }
 
@@ -413,10 +417,8 @@ int embedded_index(const struct embedded_options *options, char ret_kind[LAYER_K
                         log_warning("%s: fetched once more", e->message);
                         continue;
                 }
-                if (r == -ENOENT && !d.ops) {
+                if (d.elsewhere)
                         log_info("%s: its table of contents is in an image of its own", options->blob->name);
-                        return r;
-                }
                 if (r == 0)
                         r = publish(&d, kind, e);
                 break;

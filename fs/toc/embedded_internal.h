@@ -35,11 +35,12 @@ struct toc_entry {
         int64_t mtime;
         uint32_t mtime_nsec;
         uint32_t mode, uid, gid, major, minor;
-        uint64_t offset, end_offset, inner_offset; /* the first two of the blob, the last one of what is decoded there */
-        uint64_t chunk_offset, chunk_size;         /* of the file */
+        uint64_t offset, end_offset;       /* in the blob */
+        uint64_t inner_offset;             /* in what is decoded there */
+        uint64_t chunk_offset, chunk_size; /* in the file */
         bool zeros;
-        struct digest digest;       /* of the whole file */
-        struct digest chunk_digest; /* SHA-256, as the other one */
+        struct digest digest;             /* of the whole file */
+        struct digest chunk_digest;       /* SHA-256, as the other one */
         const struct layer_xattr *xattrs; /* those with a value, as in tar.h */
         size_t xattr_count;
 };

@@ -91,12 +91,12 @@ struct toc_parser {
         struct error *e; /* of the call under way */
         int failed;
 
-        uint64_t fed;     /* bytes in the pieces before */
-        size_t quiet;     /* bytes since the last event */
-        unsigned escape;  /* how much of \uD8 has been seen at the end of the bytes fed */
+        uint64_t fed;    /* bytes in the pieces before */
+        size_t quiet;    /* bytes since the last event */
+        unsigned escape; /* how much of \uD8 has been seen at the end of the bytes fed */
         enum place place;
-        unsigned unknown;            /* levels of what is passed over */
-        const struct member *member; /* whose value comes next; NULL: it is passed over */
+        unsigned unknown;                   /* levels of what is passed over */
+        const struct member *member;        /* whose value comes next; NULL: it is passed over */
         uint32_t document_seen, entry_seen; /* members, by index */
 
         uint64_t count; /* of entries, the one at hand included */
@@ -150,7 +150,7 @@ struct member {
         take_number_fn *number;
         size_t field; /* of a number: in struct toc_entry, where MAX says how wide it is */
         uint64_t max;
-        char opens;   /* '[' or '{': the value is looked into */
+        char opens; /* '[' or '{': the value is looked into */
 };
 
 static int take_path(struct toc_parser *p, const char *text, size_t n, char *out)
@@ -182,9 +182,9 @@ static bool text_is(const char *text, size_t n, const char *expected)
 static int take_type(struct toc_parser *p, const char *text, size_t n)
 {
         static const char *const types[] = {
-                [TOC_ENTRY_DIRECTORY] = "dir", [TOC_ENTRY_REGULAR] = "reg",    [TOC_ENTRY_SYMLINK] = "symlink",
+                [TOC_ENTRY_DIRECTORY] = "dir",     [TOC_ENTRY_REGULAR] = "reg",    [TOC_ENTRY_SYMLINK] = "symlink",
                 [TOC_ENTRY_HARDLINK] = "hardlink", [TOC_ENTRY_CHARACTER] = "char", [TOC_ENTRY_BLOCK] = "block",
-                [TOC_ENTRY_FIFO] = "fifo",     [TOC_ENTRY_CHUNK] = "chunk",
+                [TOC_ENTRY_FIFO] = "fifo",         [TOC_ENTRY_CHUNK] = "chunk",
         };
 
         for (size_t k = TOC_ENTRY_DIRECTORY; k < ELEMENTSOF(types); k++)
@@ -237,7 +237,10 @@ static int take_version(struct toc_parser *p, uint64_t n)
         return n == 1 ? 1 : refuse(p, "version %ju of the table is not known", (uintmax_t) n);
 }
 
-#define NUMBER(n, f, m) { .name = (n), .field = offsetof(struct toc_entry, f), .max = (m) }
+#define NUMBER(n, f, m)                                                         \
+        {                                                                       \
+                .name = (n), .field = offsetof(struct toc_entry, f), .max = (m) \
+        }
 
 static const struct member document_members[] = {
         { .name = "version", .number = take_version, .max = INT32_MAX },

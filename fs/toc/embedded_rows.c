@@ -30,23 +30,23 @@ struct toc_rows {
         enum codec codec;
         uint64_t data_end;
         uint64_t content_size;
-        uint64_t prefetch;     /* content that stands before the landmark */
-        uint64_t zeros;        /* bytes in chunks of zeros */
+        uint64_t prefetch; /* content that stands before the landmark */
+        uint64_t zeros;    /* bytes in chunks of zeros */
         uint64_t zeros_hashed;
 
         /* The regular file whose chunks come: its name is empty when there is none. */
         char name[ITABLE_PATH_MAX + 1];
         uint64_t size;
         uint64_t covered;
-        uint64_t end_offset;   /* of its range in the blob, or 0 */
+        uint64_t end_offset; /* of its range in the blob, or 0 */
 
         /* The blob range of the last chunks, while its end is not known: from row `run` on, all at run_offset. */
         bool open;
         uint32_t run;
         char run_name[ITABLE_PATH_MAX + 1]; /* of its first file */
         uint64_t run_offset;
-        uint64_t run_decoded;  /* where the last chunk of it ends */
-        uint64_t floor;        /* no other range begins before this */
+        uint64_t run_decoded; /* where the last chunk of it ends */
+        uint64_t floor;       /* no other range begins before this */
 };
 
 int toc_rows_new(enum codec codec, uint64_t data_end, struct toc_rows **ret)
@@ -121,7 +121,8 @@ static int advance(struct toc_rows *rows, const char *name, uint64_t offset, str
                         return r;
         }
         if (offset < rows->floor || (rows->open && offset < rows->run_offset))
-                return refuse(name, e, "blob offset %" PRIu64 " overlaps what stands before it, or precedes it", offset);
+                return refuse(name, e, "blob offset %" PRIu64 " overlaps what stands before it, or precedes it",
+                              offset);
         return 0;
 }
 
@@ -197,8 +198,8 @@ static int add_long(struct toc_rows *rows, uint64_t length, const struct digest 
         if (r < 0)
                 return error_errno(e, -r, "hashing");
         if (!zeros)
-                return refuse(rows->name, e, "a chunk of %" PRIu64 " bytes: regfs takes chunks of at most %zu MiB", length,
-                              CHUNK_CONTENT_MAX / MIB);
+                return refuse(rows->name, e, "a chunk of %" PRIu64 " bytes: regfs takes chunks of at most %zu MiB",
+                              length, CHUNK_CONTENT_MAX / MIB);
         return add_zeros(rows, length, e);
 }
 
@@ -221,8 +222,10 @@ static int add_data(struct toc_rows *rows, const struct toc_entry *entry, uint64
                 rows->run_offset = entry->offset;
                 strcpy(rows->run_name, rows->name);
         } else if (entry->inner_offset < rows->run_decoded) {
-                return refuse(rows->name, e, "the chunk at blob offset %" PRIu64 ", inner offset %" PRIu64
-                              ", overlaps the one before it", entry->offset, entry->inner_offset);
+                return refuse(rows->name, e,
+                              "the chunk at blob offset %" PRIu64 ", inner offset %" PRIu64
+                              ", overlaps the one before it",
+                              entry->offset, entry->inner_offset);
         }
         rows->run_decoded = entry->inner_offset + length;
         memcpy(row.digest, digest->bytes, SHA256_SIZE);
@@ -239,8 +242,8 @@ static int add_chunk(struct toc_rows *rows, const struct toc_entry *entry, struc
                 return refuse(rows->name, e, "a chunk at file offset %" PRIu64 " where %" PRIu64 " is due",
                               entry->chunk_offset, rows->covered);
         if (length == 0 || length > left)
-                return refuse(rows->name, e, "a chunk of %" PRIu64 " bytes where %" PRIu64 " of the file are left", length,
-                              left);
+                return refuse(rows->name, e, "a chunk of %" PRIu64 " bytes where %" PRIu64 " of the file are left",
+                              length, left);
         if (digest->algorithm == DIGEST_NONE && length == rows->size)
                 digest = &entry->digest;
         if (digest->algorithm == DIGEST_NONE && !entry->zeros)
@@ -303,7 +306,7 @@ static int add_landmark(struct toc_rows *rows, const struct toc_entry *entry, bo
 static int add_to_tree(struct toc_rows *rows, const struct toc_entry *entry, struct error *e)
 {
         static const uint32_t types[] = {
-                [TOC_ENTRY_DIRECTORY] = S_IFDIR, [TOC_ENTRY_REGULAR] = S_IFREG,  [TOC_ENTRY_SYMLINK] = S_IFLNK,
+                [TOC_ENTRY_DIRECTORY] = S_IFDIR, [TOC_ENTRY_REGULAR] = S_IFREG,   [TOC_ENTRY_SYMLINK] = S_IFLNK,
                 [TOC_ENTRY_HARDLINK] = S_IFREG,  [TOC_ENTRY_CHARACTER] = S_IFCHR, [TOC_ENTRY_BLOCK] = S_IFBLK,
                 [TOC_ENTRY_FIFO] = S_IFIFO,
         };

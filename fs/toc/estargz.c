@@ -41,7 +41,7 @@ struct footer {
 
 static const struct footer footer = { FOOTER_SIZE, "SG\x16", 4, OFFSET_DIGITS + MAGIC_SIZE };
 static const struct footer legacy_footer = { LEGACY_FOOTER_SIZE, "", 0, OFFSET_DIGITS + MAGIC_SIZE };
-static const struct footer external_footer = { EXTERNAL_FOOTER_SIZE, "SG\x11" , 4, sizeof(EXTERNAL_MAGIC) - 1 };
+static const struct footer external_footer = { EXTERNAL_FOOTER_SIZE, "SG\x11", 4, sizeof(EXTERNAL_MAGIC) - 1 };
 
 /* What follows the prefix, or NULL when TAIL does not end in such a footer. */
 static const char *find(const struct footer *f, const uint8_t *tail, size_t n)
@@ -111,8 +111,8 @@ struct toc_decoder {
         bool gzip_open;
         bool gzip_ended;
         struct tar_scanner *tar;
-        uint64_t position;   /* in the tar: of the next byte out of gzip */
-        bool found;          /* the table's entry, whose data is [begin, end) of the tar */
+        uint64_t position; /* in the tar: of the next byte out of gzip */
+        bool found;        /* the table's entry, whose data is [begin, end) of the tar */
         uint64_t begin, end;
         uint8_t piece[PIECE];
 };
@@ -208,7 +208,8 @@ static int estargz_finish(struct toc_decoder *d, struct error *e)
         if (!d->found)
                 return error_set(e, ERROR_BAD_DATA, EBADMSG, "there is no " TABLE_NAME " in %ju bytes of tar",
                                  (uintmax_t) d->position);
-        return error_set(e, ERROR_BAD_DATA, EBADMSG, TABLE_NAME " ends %ju bytes early", (uintmax_t) (d->end - d->position));
+        return error_set(e, ERROR_BAD_DATA, EBADMSG, TABLE_NAME " ends %ju bytes early",
+                         (uintmax_t) (d->end - d->position));
 }
 
 const struct toc_decoder_ops estargz_decoder = {

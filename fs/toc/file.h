@@ -34,7 +34,7 @@ struct itable_file_identity {
         uint32_t compression; /* TOC: of the layer */
         uint64_t blob_size;   /* TOC */
         uint64_t content_size;
-        uint64_t prefetch;    /* TOC */
+        uint64_t prefetch; /* TOC */
 };
 
 struct itable_file_header {

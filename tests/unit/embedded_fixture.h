@@ -58,11 +58,11 @@ struct watched_blob {
         struct blob *inner;
         atomic_uint requests;
         atomic_uint_fast64_t bytes;
-        atomic_uint spoilt;  /* so many requests yet come with their first byte changed */
+        atomic_uint spoilt; /* so many requests yet come with their first byte changed */
 };
 
-static inline int watched_range_open(struct blob *b, uint64_t offset, uint64_t length, struct pool_buf *buffer, size_t at,
-                                     uint64_t patience_ms, struct blob_range **ret, struct error *e)
+static inline int watched_range_open(struct blob *b, uint64_t offset, uint64_t length, struct pool_buf *buffer,
+                                     size_t at, uint64_t patience_ms, struct blob_range **ret, struct error *e)
 {
         struct watched_blob *w = (struct watched_blob *) b;
         unsigned spoilt = atomic_load(&w->spoilt);
@@ -135,8 +135,8 @@ static inline struct watched_blob *watch_fixture(const char *name)
 /* ---- indexing ---- */
 
 /* ANNOTATIONS as in struct descriptor. */
-static inline int index_blob(struct bench *b, struct watched_blob *w, char *const *annotations, char kind[LAYER_KIND_MAX],
-                             struct error *e)
+static inline int index_blob(struct bench *b, struct watched_blob *w, char *const *annotations,
+                             char kind[LAYER_KIND_MAX], struct error *e)
 {
         const struct descriptor d = {
                 .digest = w->blob.digest,
@@ -184,7 +184,8 @@ struct reader {
         struct fetcher *fetcher;
 };
 
-static inline struct reader reader_open(struct bench *b, struct watched_blob *w, const struct toc *toc, const char *kind)
+static inline struct reader reader_open(struct bench *b, struct watched_blob *w, const struct toc *toc,
+                                        const char *kind)
 {
         struct error e = ERROR_INIT;
         struct reader r = { 0 };

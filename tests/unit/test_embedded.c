@@ -9,14 +9,18 @@
 #include "regfs/tar.h"
 
 #define TEXT(s) (char *) (s)
-#define ANNOTATIONS(...) (char *const[]) { __VA_ARGS__, NULL }
+#define ANNOTATIONS(...)          \
+        (char *const[])           \
+        {                         \
+                __VA_ARGS__, NULL \
+        }
 
 static const struct fixture {
         const char *file, *kind;
         char *const *annotations;
-        uint64_t table;       /* bytes of the table in the blob */
-        bool whole_seconds;   /* the producer drops fractions */
-        uint64_t prefetch;    /* bytes of the files before the landmark */
+        uint64_t table;     /* bytes of the table in the blob */
+        bool whole_seconds; /* the producer drops fractions */
+        uint64_t prefetch;  /* bytes of the files before the landmark */
 } fixtures[] = {
         {
                 "base.esgz",
@@ -37,13 +41,10 @@ static const struct fixture {
                 0,
         },
         {
-                "base.landmark.esgz",
-                "estargz-4989b6612f9e54b2e8d23eb35174146e184a8d54059d4b5eacaae97ef339a7d7",
+                "base.landmark.esgz", "estargz-4989b6612f9e54b2e8d23eb35174146e184a8d54059d4b5eacaae97ef339a7d7",
                 ANNOTATIONS(TEXT("unrelated"), TEXT("x"), TEXT(STARGZ),
                             TEXT("sha256:4989b6612f9e54b2e8d23eb35174146e184a8d54059d4b5eacaae97ef339a7d7")),
-                EMBEDDED_TAIL,
-                true,
-                70000 + 45, /* bin/tool, etc/os-release */
+                EMBEDDED_TAIL, true, 70000 + 45, /* bin/tool, etc/os-release */
         },
         {
                 "base.stargz-zstdchunked.zst",
@@ -148,7 +149,7 @@ static void tar_clear(struct tar *t)
 
 struct comparison {
         const struct itable *a, *b;
-        uint32_t *other;      /* by row of A: the row of B + 1 */
+        uint32_t *other; /* by row of A: the row of B + 1 */
         bool whole_seconds;
         size_t names;
 };
@@ -376,7 +377,9 @@ static void table_comes_in_one_request(void **state)
 static void kind_follows_from_the_annotations(_unused_ void **state)
 {
         static const char *const wrong[] = {
-                "", "sha256:", "85f895913a2ad54941a9aa7b70ad4e6e99dc4388ee880e2436029a9fb1ce59cb",
+                "",
+                "sha256:",
+                "85f895913a2ad54941a9aa7b70ad4e6e99dc4388ee880e2436029a9fb1ce59cb",
                 "sha256:85F895913a2ad54941a9aa7b70ad4e6e99dc4388ee880e2436029a9fb1ce59cb",
                 "sha256:85f895913a2ad54941a9aa7b70ad4e6e99dc4388ee880e2436029a9fb1ce59cb0",
                 "sha512:85f895913a2ad54941a9aa7b70ad4e6e99dc4388ee880e2436029a9fb1ce59cb"

@@ -18,7 +18,7 @@ struct maker {
                 char digest[DIGEST_STRING_MAX];
         } payloads[SPAN_MAX];
         size_t count;
-        char digest[DIGEST_STRING_MAX];  /* of the JSON */
+        char digest[DIGEST_STRING_MAX];   /* of the JSON */
         char checksum[DIGEST_STRING_MAX]; /* of the table as stored */
         char position[100];
 };
@@ -129,9 +129,8 @@ static void append_footer(struct buf *b, uint64_t offset, enum footer kind)
         size_t n = 12;
 
         _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wformat-nonliteral\"")
-        snprintf(extra, sizeof(extra), formats[kind], (uintmax_t) offset);
-        _Pragma("GCC diagnostic pop")
-        header[10] = (uint8_t) strlen(extra);
+                snprintf(extra, sizeof(extra), formats[kind], (uintmax_t) offset);
+        _Pragma("GCC diagnostic pop") header[10] = (uint8_t) strlen(extra);
         if (kind != FOOTER_LEGACY) {
                 memcpy(header + 12, "SG", 2);
                 header[14] = (uint8_t) strlen(extra);
@@ -269,7 +268,8 @@ static void table_that_cannot_be_true_is_refused(void **state)
                 /* sizes */
                 { "{\"type\":\"chunk\",\"name\":\"a\",\"offset\":@A}", "a: a chunk without a file" },
                 { "{\"type\":\"dir\",\"name\":\"d\"},{\"type\":\"chunk\",\"offset\":@A}", "a chunk without a file" },
-                { FILE_A ",{\"type\":\"dir\",\"name\":\"d\"},{\"type\":\"chunk\",\"offset\":@B}", "a chunk without a file" },
+                { FILE_A ",{\"type\":\"dir\",\"name\":\"d\"},{\"type\":\"chunk\",\"offset\":@B}",
+                  "a chunk without a file" },
                 { "{\"type\":\"reg\",\"name\":\"a\",\"chunkSize\":5}", "a: an empty file with a chunk" },
                 { "{\"type\":\"reg\",\"name\":\"a\"},{\"type\":\"chunk\",\"offset\":@A}", "a chunk without a file" },
                 { "{\"type\":\"reg\",\"name\":\"a\",\"size\":20,\"offset\":@A,\"chunkSize\":11,\"chunkDigest\":\"#A\"}",
@@ -288,9 +288,11 @@ static void table_that_cannot_be_true_is_refused(void **state)
                   "{\"type\":\"chunk\",\"offset\":@B,\"chunkOffset\":12,\"chunkDigest\":\"#B\"}",
                   "a: a chunk at file offset 12 where 11 is due" },
                 { "{\"type\":\"reg\",\"name\":\"a\",\"size\":9223372036854775807,\"offset\":@A,\"chunkSize\":11,"
-                  "\"chunkDigest\":\"#A\"}", "a: its chunks hold 11 of its 9223372036854775807 bytes" },
+                  "\"chunkDigest\":\"#A\"}",
+                  "a: its chunks hold 11 of its 9223372036854775807 bytes" },
                 /* digests */
-                { "{\"type\":\"reg\",\"name\":\"a\",\"size\":11,\"offset\":@A}", "a: the chunk at file offset 0 has no digest" },
+                { "{\"type\":\"reg\",\"name\":\"a\",\"size\":11,\"offset\":@A}",
+                  "a: the chunk at file offset 0 has no digest" },
                 { "{\"type\":\"reg\",\"name\":\"a\",\"size\":43,\"offset\":@A,\"chunkSize\":11,\"digest\":\"#A\"}",
                   "a: the chunk at file offset 0 has no digest" },
                 { "{\"type\":\"reg\",\"name\":\"a\",\"size\":11,\"offset\":@A,\"digest\":\"#A\",\"chunkDigest\":\"#B\"}",
@@ -298,12 +300,14 @@ static void table_that_cannot_be_true_is_refused(void **state)
                 /* places */
                 { "{\"type\":\"reg\",\"name\":\"a\",\"size\":11,\"offset\":9223372036854775807,\"digest\":\"#A\"}",
                   "a: blob offset 9223372036854775807 lies outside" },
-                { "{\"type\":\"reg\",\"name\":\"a\",\"size\":11,\"offset\":@$1,\"digest\":\"#A\"}", "lies outside of the" },
+                { "{\"type\":\"reg\",\"name\":\"a\",\"size\":11,\"offset\":@$1,\"digest\":\"#A\"}",
+                  "lies outside of the" },
                 { "{\"type\":\"reg\",\"name\":\"a\",\"size\":11,\"offset\":@$,\"digest\":\"#A\"}",
                   "a: chunk 0: the blob range is empty" },
                 { FILE_B "," FILE_A, "a: blob offset 0 overlaps what stands before it, or precedes it" },
                 { FILE_A "," FILE_A, "a: the chunk at blob offset 0, inner offset 0, overlaps the one before it" },
-                { FILE_A ",{\"type\":\"reg\",\"name\":\"x\",\"size\":1,\"offset\":@A,\"innerOffset\":10,\"digest\":\"#A\"}",
+                { FILE_A
+                  ",{\"type\":\"reg\",\"name\":\"x\",\"size\":1,\"offset\":@A,\"innerOffset\":10,\"digest\":\"#A\"}",
                   "x: the chunk at blob offset 0, inner offset 10, overlaps the one before it" },
                 { "{\"type\":\"reg\",\"name\":\"a\",\"size\":11,\"offset\":@B,\"endOffset\":@B,\"digest\":\"#A\"}",
                   "a: it ends in the blob where it begins" },
@@ -318,7 +322,8 @@ static void table_that_cannot_be_true_is_refused(void **state)
                 { FILE_A ",{\"type\":\"reg\",\"name\":\"z\",\"size\":5,\"offset\":@A,\"chunkType\":\"zeros\"}",
                   "z: blob offset 0 overlaps what stands before it" },
                 { "{\"type\":\"reg\",\"name\":\"a\",\"size\":11,\"offset\":@A,\"innerOffset\":9223372036854775807,"
-                  "\"digest\":\"#A\"}", "a: chunk 0: the blob range cannot hold so much content" },
+                  "\"digest\":\"#A\"}",
+                  "a: chunk 0: the blob range cannot hold so much content" },
                 /* lengths */
                 { "{\"type\":\"reg\",\"name\":\"a\",\"size\":33554432,\"offset\":@A,\"endOffset\":5,\"digest\":\"#A\"}",
                   "a: chunk 0: the blob range cannot hold so much content" },
@@ -355,10 +360,11 @@ static void names_stay_inside_the_root(void **state)
         char kind[LAYER_KIND_MAX];
 
         add_usual(&m);
-        end_with(&m, "{\"type\":\"dir\",\"name\":\"./\",\"mode\":448},{\"type\":\"dir\",\"name\":\"./a/\",\"mode\":493},"
-                     "{\"type\":\"reg\",\"name\":\"../../etc//passwd\"},{\"type\":\"reg\",\"name\":\"/a/./b/../c\"},"
-                     "{\"type\":\"hardlink\",\"name\":\"up\",\"linkName\":\"/../../etc/passwd\"},"
-                     "{\"type\":\"hardlink\",\"name\":\"nowhere\",\"linkName\":\"./no/such\"}");
+        end_with(&m,
+                 "{\"type\":\"dir\",\"name\":\"./\",\"mode\":448},{\"type\":\"dir\",\"name\":\"./a/\",\"mode\":493},"
+                 "{\"type\":\"reg\",\"name\":\"../../etc//passwd\"},{\"type\":\"reg\",\"name\":\"/a/./b/../c\"},"
+                 "{\"type\":\"hardlink\",\"name\":\"up\",\"linkName\":\"/../../etc/passwd\"},"
+                 "{\"type\":\"hardlink\",\"name\":\"nowhere\",\"linkName\":\"./no/such\"}");
         w = watch(m.blob.data, m.blob.len);
         toc = index_and_open(*state, w, annotate(&m).list, kind);
         assert_int_equal(inode_at(&toc->itable, "")->mode, S_IFDIR | 0700);
@@ -429,7 +435,8 @@ static void landmark_may_share_its_member(void **state)
         end_with(&m, "{\"type\":\"reg\",\"name\":\"b\",\"size\":" B_SIZE ",\"offset\":@A,\"digest\":\"#A\"},"
                      "{\"type\":\"reg\",\"name\":\".prefetch.landmark\",\"size\":1,\"offset\":@B,\"digest\":"
                      "\"sha256:dc0e9c3658a1a3ed1ec94274d8b19925c93e1abb7ddba294923ad9bde30f8cb8\"},"
-                     "{\"type\":\"reg\",\"name\":\"a\",\"size\":" A_SIZE ",\"offset\":@B,\"innerOffset\":8,\"digest\":\"#C\"}");
+                     "{\"type\":\"reg\",\"name\":\"a\",\"size\":" A_SIZE
+                     ",\"offset\":@B,\"innerOffset\":8,\"digest\":\"#C\"}");
         w = watch(m.blob.data, m.blob.len);
         toc = index_and_open(b, w, annotate(&m).list, kind);
         assert_null(inode_at(&toc->itable, ".prefetch.landmark"));
@@ -448,7 +455,8 @@ static void other_files_named_like_landmarks_show(void **state)
         char kind[LAYER_KIND_MAX];
 
         add_usual(&m);
-        end_with(&m, "{\"type\":\"reg\",\"name\":\".no.prefetch.landmark\",\"size\":" A_SIZE ",\"offset\":@A,\"digest\":\"#A\"},"
+        end_with(&m, "{\"type\":\"reg\",\"name\":\".no.prefetch.landmark\",\"size\":" A_SIZE
+                     ",\"offset\":@A,\"digest\":\"#A\"},"
                      "{\"type\":\"dir\",\"name\":\".prefetch.landmark\"}");
         w = watch(m.blob.data, m.blob.len);
         toc = index_and_open(*state, w, annotate(&m).list, kind);
@@ -468,7 +476,8 @@ static void sha256_of_zeros(size_t n, char out[DIGEST_STRING_MAX])
 static void long_holes_are_cut(void **state)
 {
         static const char *const tables[] = {
-                FILE_A ",{\"type\":\"reg\",\"name\":\"z\",\"size\":41943047,\"offset\":@B,\"digest\":\"#D\",\"endOffset\":@C}",
+                FILE_A
+                ",{\"type\":\"reg\",\"name\":\"z\",\"size\":41943047,\"offset\":@B,\"digest\":\"#D\",\"endOffset\":@C}",
                 FILE_A ",{\"type\":\"reg\",\"name\":\"z\",\"size\":41943047,\"offset\":@B,\"chunkType\":\"zeros\"}",
         };
         struct bench *b = *state;
@@ -593,8 +602,13 @@ static void digest_is_blamed_before_the_table(void **state)
 static void both_digests_of_stargz_are_checked(void **state)
 {
         _cleanup_maker_ struct maker m = { .codec = CODEC_ZSTD };
-        char *annotations[] = { (char *) CHUNKED "manifest-checksum", m.checksum, (char *) CHUNKED "manifest-position",
-                                m.position, (char *) STARGZ, m.digest, NULL };
+        char *annotations[] = { (char *) CHUNKED "manifest-checksum",
+                                m.checksum,
+                                (char *) CHUNKED "manifest-position",
+                                m.position,
+                                (char *) STARGZ,
+                                m.digest,
+                                NULL };
         _cleanup_watched_ struct watched_blob *w = NULL;
         struct error e = ERROR_INIT;
         char kind[LAYER_KIND_MAX];
@@ -647,16 +661,13 @@ static void changed_bytes_of_the_table_are_found(void **state)
                         m.blob.data[i] ^= 0x20;
                         r = index_made(*state, &m, &e);
                         m.blob.data[i] ^= 0x20;
-                        if (r == 0) { /* headers and padding that carry nothing: the JSON was right */
-                                struct bench *b = *state;
-
-                                assert_int_equal(place_remove(&b->place), 0);
-                                bench_teardown(state);
+                        if (r < 0) {
+                                assert_int_equal(r, -EBADMSG);
+                                refused++;
+                        } else { /* a byte of a header that means nothing: the JSON was right, and is published */
+                                assert_int_equal(bench_teardown(state), 0);
                                 assert_int_equal(bench_setup(state), 0);
-                                continue;
                         }
-                        assert_int_equal(r, -EBADMSG);
-                        refused++;
                 }
                 assert_true(refused > (end - data) / 2);
         }

@@ -15,16 +15,27 @@
 /* Entries as text: only what is not zero. */
 static int list(void *context, const struct toc_entry *t, struct error *e)
 {
-        static const char *const types[] = { "?", "dir", "reg", "symlink", "hardlink", "char", "block", "fifo", "chunk" };
+        static const char *const types[] = {
+                "?", "dir", "reg", "symlink", "hardlink", "char", "block", "fifo", "chunk"
+        };
         const struct {
                 const char *name;
                 uint64_t value;
         } numbers[] = {
-                { "size", t->size },        { "mode", t->mode },           { "uid", t->uid },
-                { "gid", t->gid },          { "major", t->major },         { "minor", t->minor },
-                { "offset", t->offset },    { "end", t->end_offset },      { "inner", t->inner_offset },
-                { "at", t->chunk_offset },  { "length", t->chunk_size },   { "zeros", t->zeros },
-                { "digest", t->digest.bytes[0] }, { "chunk", t->chunk_digest.bytes[0] },
+                { "size", t->size },
+                { "mode", t->mode },
+                { "uid", t->uid },
+                { "gid", t->gid },
+                { "major", t->major },
+                { "minor", t->minor },
+                { "offset", t->offset },
+                { "end", t->end_offset },
+                { "inner", t->inner_offset },
+                { "at", t->chunk_offset },
+                { "length", t->chunk_size },
+                { "zeros", t->zeros },
+                { "digest", t->digest.bytes[0] },
+                { "chunk", t->chunk_digest.bytes[0] },
         };
         struct buf *b = context;
 
@@ -106,12 +117,14 @@ static void entries_come_with_all_their_members(_unused_ void **state)
         expect(DOCUMENT(""), "");
         expect(" {\"entries\" : [ {\"name\":\"a/\",\"type\":\"dir\",\"mode\":493} ] ,\n\t\"version\": 1} \n",
                "dir a/ mode=493\n");
-        expect(DOCUMENT("{\"type\":\"reg\",\"name\":\"f\",\"size\":9223372036854775807,\"mode\":2541,\"uid\":4294967295,"
-                        "\"gid\":3,\"offset\":4,\"endOffset\":5,\"innerOffset\":6,\"chunkSize\":7,\"digest\":\"" SHA "\","
-                        "\"chunkDigest\":\"" SHA "\",\"userName\":\"root\",\"groupName\":\"x\","
-                        "\"accesstime\":\"nonsense\",\"modtime\":\"1970-01-01T00:00:05.25Z\"},"
-                        "{\"type\":\"chunk\",\"chunkOffset\":8,\"chunkType\":\"zeros\"},"
-                        "{\"type\":\"chunk\",\"name\":\"f\",\"chunkType\":\"\"}"),
+        expect(DOCUMENT(
+                       "{\"type\":\"reg\",\"name\":\"f\",\"size\":9223372036854775807,\"mode\":2541,\"uid\":4294967295,"
+                       "\"gid\":3,\"offset\":4,\"endOffset\":5,\"innerOffset\":6,\"chunkSize\":7,\"digest\":\"" SHA
+                       "\","
+                       "\"chunkDigest\":\"" SHA "\",\"userName\":\"root\",\"groupName\":\"x\","
+                       "\"accesstime\":\"nonsense\",\"modtime\":\"1970-01-01T00:00:05.25Z\"},"
+                       "{\"type\":\"chunk\",\"chunkOffset\":8,\"chunkType\":\"zeros\"},"
+                       "{\"type\":\"chunk\",\"name\":\"f\",\"chunkType\":\"\"}"),
                "reg f size=9223372036854775807 mode=2541 uid=4294967295 gid=3 offset=4 end=5 inner=6 length=7 digest=220 "
                "chunk=220 t=5.250000000\nchunk  at=8 zeros=1\nchunk f\n");
         expect(DOCUMENT("{\"type\":\"symlink\",\"name\":\"s\",\"linkName\":\"../x\"},"
@@ -215,7 +228,8 @@ static void members_that_are_wrong_are_named(_unused_ void **state)
         REFUSED("{\"name\":\"a\"}", "entry 1 (a): no type");
         REFUSED("{\"name\":\"a\",\"type\":\"socket\"}", "entry 1 (a): an unknown type");
         REFUSED("{\"name\":\"a\",\"chunkType\":\"ones\"}", "an unknown chunkType");
-        REFUSED("{\"name\":\"a\",\"size\":-1}", "entry 1 (a): size is not a whole number from 0 to 9223372036854775807");
+        REFUSED("{\"name\":\"a\",\"size\":-1}",
+                "entry 1 (a): size is not a whole number from 0 to 9223372036854775807");
         REFUSED("{\"size\":9223372036854775808}", "size is not a whole number");
         REFUSED("{\"size\":18446744073709551617}", "size is not a whole number");
         REFUSED("{\"size\":100000000000000000000000000000000000}", "size is not a whole number");
@@ -254,7 +268,8 @@ static void members_that_readers_take_differently_are_refused(_unused_ void **st
 
 static void callbacks_error_ends_the_parse(_unused_ void **state)
 {
-        static const char text[] = DOCUMENT("{\"type\":\"dir\",\"name\":\"a\"},{\"type\":\"dir\",\"name\":\"refused\"}");
+        static const char text[] =
+                DOCUMENT("{\"type\":\"dir\",\"name\":\"a\"},{\"type\":\"dir\",\"name\":\"refused\"}");
         _cleanup_buf_ struct buf b = { 0 };
         struct error e = ERROR_INIT;
 
@@ -297,7 +312,11 @@ static void nesting_is_bounded(_unused_ void **state)
 static void tokens_are_bounded(_unused_ void **state)
 {
         static const char *const begins[] = {
-                "{\"x\":\"", "{\"", "{\"x\":1", "{ ", "{\"version\":1,\"entries\":[{\"name\":\"",
+                "{\"x\":\"",
+                "{\"",
+                "{\"x\":1",
+                "{ ",
+                "{\"version\":1,\"entries\":[{\"name\":\"",
                 "{\"version\":1,\"entries\":[{\"xattrs\":{\"user.x\":\"",
         };
 
@@ -397,12 +416,30 @@ static void times_are_those_of_rfc_3339(_unused_ void **state)
                 { "2024-02-29T00:00:00Z", 1709164800, 0 },
         };
         static const char *const bad[] = {
-                "", "Z", "2023-11-14", "2023-11-14T22:13:20", "2023-11-14 22:13:20Z", "2023-11-14T22:13:20.Z",
-                "2023-11-14T22:13:20Zx", "2023-11-14T22:13:20+0100", "2023-11-14T22:13:20+24:00", "2023-13-14T22:13:20Z",
-                "2023-00-14T22:13:20Z", "2023-11-00T22:13:20Z", "2023-11-31T22:13:20Z", "2023-02-29T22:13:20Z",
-                "2023-11-14T24:13:20Z", "2023-11-14T22:60:20Z", "2023-11-14T22:13:60Z", "23-11-14T22:13:20Z",
-                "+2023-11-14T22:13:20Z", "2023-11-14t22:13:20z", "2023-1-14T22:13:20Z", "2023-11-14T22:13:20.-5Z",
-                "12023-11-14T22:13:20Z", "2023-11-14T22:13:20,5Z",
+                "",
+                "Z",
+                "2023-11-14",
+                "2023-11-14T22:13:20",
+                "2023-11-14 22:13:20Z",
+                "2023-11-14T22:13:20.Z",
+                "2023-11-14T22:13:20Zx",
+                "2023-11-14T22:13:20+0100",
+                "2023-11-14T22:13:20+24:00",
+                "2023-13-14T22:13:20Z",
+                "2023-00-14T22:13:20Z",
+                "2023-11-00T22:13:20Z",
+                "2023-11-31T22:13:20Z",
+                "2023-02-29T22:13:20Z",
+                "2023-11-14T24:13:20Z",
+                "2023-11-14T22:60:20Z",
+                "2023-11-14T22:13:60Z",
+                "23-11-14T22:13:20Z",
+                "+2023-11-14T22:13:20Z",
+                "2023-11-14t22:13:20z",
+                "2023-1-14T22:13:20Z",
+                "2023-11-14T22:13:20.-5Z",
+                "12023-11-14T22:13:20Z",
+                "2023-11-14T22:13:20,5Z",
         };
         uint32_t nanoseconds = 7;
         int64_t seconds = 7;
