@@ -331,10 +331,21 @@ static struct flight *flight_new(struct fetcher *f, size_t i, size_t last) REQUI
         return flight;
 }
 
-/* Lets PART of READ wait for chunk I: joins its flight, or begins one that covers chunks up to LAST where it may. Returns 1 when
- * it began one, 0 when it joined, -EEXIST when a flight that has just ended stored the chunk (unless FETCH), -ENOMEM. */
-static int want_chunk(struct fetch_read *read, const struct fetch_part *part, size_t i, size_t last, bool fetch)
+/* What a part of a read misses, and the flights that were begun for it: they are submitted when all of it waits for them, so that
+ * none of them is over before. */
+struct missing {
+        struct fetch_read *read;
+        const struct fetch_part *part;
+        size_t first, last; /* chunk that a flight was begun for, or SIZE_MAX; last chunk of the part */
+        struct flight *begun, **end_of_begun;
+};
+
+/* Lets the part wait for chunk I: joins its flight, or begins one that covers chunks up to the last where it may. Returns 0,
+ * -EEXIST when a flight that has just ended stored the chunk (unless FETCH), or -ENOMEM. */
+static int want_chunk(struct missing *m, size_t i, bool fetch)
 {
+        const struct fetch_part *part = m->part;
+        struct fetch_read *read = m->read;
         struct fetcher *f = part->fetcher;
         struct want *w = calloc(1, sizeof(*w));
         struct flight *flight;
@@ -352,7 +363,7 @@ static int want_chunk(struct fetch_read *read, const struct fetch_part *part, si
         joined = flight;
         stored = !flight && !fetch && content_has(f->options.content, i);
         if (!flight && !stored)
-                flight = flight_new(f, i, last);
+                flight = flight_new(f, i, m->last);
         if (!flight) {
                 mutex_unlock(&f->lock);
                 free(w);
@@ -370,12 +381,22 @@ static int want_chunk(struct fetch_read *read, const struct fetch_part *part, si
                 /* Under the lock: the flight is in the table, so it is alive. */
                 workers_raise(f->options.workers, &flight->work, PRIORITY_DEMAND);
         } else {
-                workers_submit(f->options.workers, &flight->work, PRIORITY_DEMAND);
+                *m->end_of_begun = flight;
+                m->end_of_begun = &flight->next;
+                m->first = MIN(m->first, i);
         }
         mutex_unlock(&f->lock);
         if (joined)
                 log_debug("flight joined: chunk %zu of %s, begun by #%ju", i, f->options.blob->name, (uintmax_t) begun_by);
-        return joined ? 0 : 1;
+        return 0;
+}
+
+static void submit_begun(struct missing *m)
+{
+        for (struct flight *flight = m->begun, *next; flight; flight = next) {
+                next = flight->next;
+                workers_submit(flight->fetcher->options.workers, &flight->work, PRIORITY_DEMAND);
+        }
 }
 
 /* ---- readahead ---- */
@@ -437,9 +458,10 @@ void fetch_ahead(struct fetcher *f, uint64_t offset, uint64_t length, enum prior
 
 /* ---- starting reads ---- */
 
-/* What PART wants of chunk I: from the store, or by a flight. Returns 1 when one was begun for it, else 0 or -ENOMEM. */
-static int start_chunk(struct fetch_read *read, const struct fetch_part *part, size_t i, size_t last)
+/* What the part wants of chunk I: from the store, or by a flight. Returns 0 or -ENOMEM. */
+static int start_chunk(struct missing *m, size_t i)
 {
+        const struct fetch_part *part = m->part;
         struct fetcher *f = part->fetcher;
         uint64_t from;
         size_t n;
@@ -448,9 +470,9 @@ static int start_chunk(struct fetch_read *read, const struct fetch_part *part, s
         if (f->options.table->chunks[i].codec == CODEC_ZEROS || !overlap(part, &f->options.table->chunks[i], &from, &n))
                 return 0;
         for (int attempt = 0;; attempt++) {
-                if (content_read(f->options.content, from, n, read->out + part->at + (from - part->offset)) == 0)
+                if (content_read(f->options.content, from, n, m->read->out + part->at + (from - part->offset)) == 0)
                         return 0;
-                r = want_chunk(read, part, i, last, attempt > 0);
+                r = want_chunk(m, i, attempt > 0);
                 if (r != -EEXIST)
                         return r;
         }
@@ -459,29 +481,23 @@ static int start_chunk(struct fetch_read *read, const struct fetch_part *part, s
 /* Answers PART from the store where it can, and waits for the rest. */
 static int start_part(struct fetch_read *read, const struct fetch_part *part)
 {
-        struct fetcher *f = part->fetcher;
-        const struct chunk_table *t = f->options.table;
-        size_t first_missing = SIZE_MAX, last = 0;
-        uint64_t end = part->offset + part->length, window;
-        size_t first = chunk_find(t, part->offset);
+        const struct chunk_table *t = part->fetcher->options.table;
+        size_t first = chunk_find(t, part->offset), end = chunk_behind(t, part->offset + part->length);
+        struct missing m = { .read = read, .part = part, .first = SIZE_MAX, .last = end - 1, .end_of_begun = &m.begun };
+        uint64_t window;
+        int r = 0;
 
         /* What no chunk covers reads as zeros. */
         memset(read->out + part->at, 0, part->length);
-        for (size_t i = first; i < t->chunk_count && t->chunks[i].content_offset < end; i++)
-                last = i;
-        for (size_t i = first; i < t->chunk_count && t->chunks[i].content_offset < end; i++) {
-                int r = start_chunk(read, part, i, last);
-
-                if (r < 0)
-                        return r;
-                if (r > 0 && first_missing == SIZE_MAX)
-                        first_missing = i;
-        }
-        if (first_missing == SIZE_MAX)
-                return 0;
-        window = stream_window(f, first_missing, last);
+        for (size_t i = first; i < end && r == 0; i++)
+                r = start_chunk(&m, i);
+        submit_begun(&m);
+        if (r < 0 || m.first == SIZE_MAX)
+                return r;
+        window = stream_window(part->fetcher, m.first, m.last);
         if (window > 0)
-                fetch_ahead(f, t->chunks[last].content_offset + t->chunks[last].content_length, window, PRIORITY_READAHEAD);
+                fetch_ahead(part->fetcher, t->chunks[m.last].content_offset + t->chunks[m.last].content_length, window,
+                            PRIORITY_READAHEAD);
         return 0;
 }
 

@@ -44,6 +44,7 @@ struct flight {
         struct work work;
         struct fetcher *fetcher;
         size_t first, count;
+        struct flight *next; /* of those that one read has begun, until they are submitted */
         uint64_t request;   /* of the log: who began it */
         struct want *wants; /* guarded by fetcher->lock */
 };
@@ -56,8 +57,7 @@ void flight_run(struct work *work);
 void fetch_chunk_done(struct flight *flight, size_t chunk, const uint8_t *data);
 void fetch_chunks_failed(struct flight *flight, size_t first, size_t end, int result, const struct error *e);
 
-/* Ends the flight before CHUNK when nobody waits for that one or a later one. True when it did: they are no longer the
- * flight's. */
+/* Ends the flight before CHUNK when nobody waits for that one or a later one. True when it did: they are no longer the flight's. */
 bool fetch_flight_cut(struct flight *flight, size_t chunk);
 
 /* The flight is over: frees it. */

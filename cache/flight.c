@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* What a worker does for one flight: blob range → decode → verify → store → wake, chunk by chunk while the range arrives. */
+/* What a worker does for one flight: blob range → decode → verify → store → wake, chunk by chunk while the range
+ * arrives. */
 
 #include <stdio.h>
 #include <string.h>
@@ -12,16 +13,17 @@
 /* Slices are decoded from a stream that may be long: it passes through a window of this size. */
 #define SLICE_WINDOW (1 * MIB)
 
-/* Bytes of the blob from `offset` on, on their way into the start of `buffer`; behind `room` bytes a chunk is decoded. */
+/* Bytes of the blob from `offset` on, on their way into the start of `buffer`; behind `room` bytes a chunk is
+ * decoded. */
 struct arrival {
         struct flight *flight;
         struct blob_range *range;
         struct pool_buf *buffer;
         size_t room;
-        uint64_t offset;  /* of the range in the blob */
+        uint64_t offset; /* of the range in the blob */
         uint64_t length;
         uint64_t received;
-        bool abandoned;   /* a range was closed before its end: something may still write into the buffer */
+        bool abandoned; /* a range was closed before its end: something may still write into the buffer */
 };
 
 static const struct chunk *chunk_row(const struct flight *flight, size_t i)
@@ -54,8 +56,8 @@ static uint64_t range_end(const struct flight *flight)
         return end;
 }
 
-/* One buffer for everything: a range of at most ROOM bytes, and one decoded chunk. Waiting for it needs no patience: who has
- * room gives it back, and a slow link is no error. */
+/* One buffer for everything: a range of at most ROOM bytes, and one decoded chunk. Waiting for it needs no patience:
+ * who has room gives it back, and a slow link is no error. */
 static int arrival_init(struct arrival *a, struct flight *flight, size_t room, struct error *e)
 {
         const struct fetcher_options *o = &flight->fetcher->options;
@@ -150,7 +152,8 @@ static int feed_whole(void *context, uint64_t offset, const uint8_t **ret_data, 
         return 0;
 }
 
-static int verify(struct flight *flight, const struct chunk *c, const uint8_t *data, size_t n, const char *what, struct error *e)
+static int verify(struct flight *flight, const struct chunk *c, const uint8_t *data, size_t n, const char *what,
+                  struct error *e)
 {
         struct digest expected = { .algorithm = DIGEST_SHA256 };
         char name[400];
@@ -178,8 +181,8 @@ static int decode(struct arrival *a, const struct chunk *c, struct error *e)
         }
         r = codec_decode(flight->fetcher->options.table, c, feed_whole, &whole, out, e);
         if (r < 0)
-                return error_prefix(e, "%s: bytes %ju-%ju", flight->fetcher->options.blob->name, (uintmax_t) c->blob_offset,
-                                    (uintmax_t) (c->blob_offset + c->blob_length - 1));
+                return error_prefix(e, "%s: bytes %ju-%ju", flight->fetcher->options.blob->name,
+                                    (uintmax_t) c->blob_offset, (uintmax_t) (c->blob_offset + c->blob_length - 1));
         if (c->flags & CHUNK_DIGEST_CONTENT)
                 return verify(flight, c, out, c->content_length, "digest of the content", e);
         return 0;
@@ -210,8 +213,8 @@ static void count_refetch(struct flight *flight)
         mutex_unlock(&flight->fetcher->lock);
 }
 
-/* Chunk I out of the range that is arriving. Bytes that are wrong are asked for once more, in a request of their own; that
- * ends the common range, and the next chunk begins another one for all that is left. */
+/* Chunk I out of the range that is arriving. Bytes that are wrong are asked for once more, in a request of their
+ * own; that ends the common range, and the next chunk begins another one for all that is left. */
 static int fetch_chunk(struct arrival *a, size_t i, struct error *e)
 {
         const struct chunk *c = chunk_row(a->flight, i);
@@ -223,9 +226,8 @@ static int fetch_chunk(struct arrival *a, size_t i, struct error *e)
                         return r;
         }
         r = arrival_wait(a, c->blob_offset + c->blob_length - a->offset, e);
-        if (r < 0)
-                return r;
-        r = decode(a, c, e);
+        if (r == 0)
+                r = decode(a, c, e);
         if (r != -EBADMSG)
                 return r;
 
@@ -289,9 +291,9 @@ static void run_chunks(struct flight *flight)
 /* The slices of one range, decoded in order from its start. */
 struct slices {
         struct arrival arrival;
-        uint64_t begin, length;   /* of the blob range */
-        size_t next;              /* the slice to come */
-        bool again;               /* the range is read once more: what is wrong now stays wrong */
+        uint64_t begin, length; /* of the blob range */
+        size_t next;            /* the slice to come */
+        bool again;             /* the range is read once more: what is wrong now stays wrong */
 };
 
 static int feed_window(void *context, uint64_t offset, const uint8_t **ret_data, size_t *ret_length, struct error *e)
@@ -345,8 +347,8 @@ static int decode_slices(struct slices *s, struct error *e)
         struct flight *flight = s->arrival.flight;
 
         return codec_decode_slices(flight->fetcher->options.table, chunk_row(flight, s->next),
-                                   flight->first + flight->count - s->next, feed_window, s, arrival_out(&s->arrival), deliver_slice, s,
-                                   e);
+                                   flight->first + flight->count - s->next, feed_window, s, arrival_out(&s->arrival),
+                                   deliver_slice, s, e);
 }
 
 static void run_slices(struct flight *flight)
@@ -384,9 +386,10 @@ static void log_end(const struct flight *flight, uint64_t begin)
                 return;
         pool_get_stats(o->pool, &p);
         workers_get_stats(o->workers, &w);
-        log_debug("flight ends after %ju ms; pool: %zu of %zu bytes out, %zu waiting; workers: %u busy, %u+%u+%u queued",
-                  (uintmax_t) (clock_ms() - begin), p.out, p.limit, p.waiting, w.busy[0] + w.busy[1] + w.busy[2], w.queued[0],
-                  w.queued[1], w.queued[2]);
+        log_debug(
+                "flight ends after %ju ms; pool: %zu of %zu bytes out, %zu waiting; workers: %u busy, %u+%u+%u queued",
+                (uintmax_t) (clock_ms() - begin), p.out, p.limit, p.waiting, w.busy[0] + w.busy[1] + w.busy[2],
+                w.queued[0], w.queued[1], w.queued[2]);
 }
 
 void flight_run(struct work *work)

@@ -44,9 +44,9 @@ struct transfer_header {
 struct transfer;
 TAILQ_HEAD(transfer_list, transfer);
 
-/* A scheme, host and port, and the transfers that wait until it has a connection for them. That line is kept here, since
- * libcurl's own forgets transfers: with CURLMOPT_MAX_HOST_CONNECTIONS, version 7.88 let some sleep until an unrelated
- * timer ran out. (CURLOPT_PIPEWAIT uses the same line.) libcurl is only given what it can start at once. */
+/* A scheme, host and port, and the transfers that wait until it has a connection for them. That line is kept here,
+ * since libcurl's own forgets transfers: with CURLMOPT_MAX_HOST_CONNECTIONS, version 7.88 let some sleep until an
+ * unrelated timer ran out. (CURLOPT_PIPEWAIT uses the same line.) libcurl is only given what it can start at once. */
 struct http_origin {
         char *key;
         unsigned running;

@@ -31,7 +31,8 @@ const char *regfs_version(void)
         return REGFS_VERSION;
 }
 
-int regfs_open(const char *reference, const struct regfs_options *options, struct regfs_image **ret, struct regfs_error *error)
+int regfs_open(const char *reference, const struct regfs_options *options, struct regfs_image **ret,
+               struct regfs_error *error)
 {
         struct regfs_options known = REGFS_OPTIONS_INIT;
         struct image *image;
@@ -41,7 +42,8 @@ int regfs_open(const char *reference, const struct regfs_options *options, struc
                 *error = (struct regfs_error) { .kind = REGFS_ERROR_NONE };
         if (options) {
                 if (options->size < offsetof(struct regfs_options, platform) || options->size > sizeof(known))
-                        return error_set(internal(error), ERROR_USAGE, EINVAL, "options of another version of libregfs");
+                        return error_set(internal(error), ERROR_USAGE, EINVAL,
+                                         "options of another version of libregfs");
                 memcpy(&known, options, options->size);
         }
         r = image_open(reference, &known, &image, internal(error));
@@ -77,7 +79,8 @@ static const struct inode *inode_of(struct regfs_image *image, uint64_t ino, str
         const struct itable *t = &image_tree(inside(image))->itable;
 
         if (ino == 0 || ino > t->inode_count) {
-                error_set(internal(error), ERROR_NOT_FOUND, ENOENT, "%s: no inode %ju", regfs_reference(image), (uintmax_t) ino);
+                error_set(internal(error), ERROR_NOT_FOUND, ENOENT, "%s: no inode %ju", regfs_reference(image),
+                          (uintmax_t) ino);
                 return NULL;
         }
         return &t->inodes[ino - 1];
@@ -165,7 +168,8 @@ static int walk_path(const struct itable *t, const char *path, bool follow, uint
         return 0;
 }
 
-int regfs_lookup(struct regfs_image *image, const char *path, unsigned flags, uint64_t *ret_ino, struct regfs_error *error)
+int regfs_lookup(struct regfs_image *image, const char *path, unsigned flags, uint64_t *ret_ino,
+                 struct regfs_error *error)
 {
         uint32_t row;
         int r;
@@ -199,7 +203,8 @@ int regfs_readlink(struct regfs_image *image, uint64_t ino, const char **ret, st
         return 0;
 }
 
-int regfs_list(struct regfs_image *image, uint64_t ino, uint32_t index, struct regfs_dirent *ret, struct regfs_error *error)
+int regfs_list(struct regfs_image *image, uint64_t ino, uint32_t index, struct regfs_dirent *ret,
+               struct regfs_error *error)
 {
         const struct itable *t = &image_tree(inside(image))->itable;
         const struct inode *n = inode_of(image, ino, error);
@@ -237,7 +242,8 @@ int regfs_getxattr(struct regfs_image *image, uint64_t ino, const char *name, co
         return 0;
 }
 
-int regfs_listxattr(struct regfs_image *image, uint64_t ino, uint32_t index, const char **ret, struct regfs_error *error)
+int regfs_listxattr(struct regfs_image *image, uint64_t ino, uint32_t index, const char **ret,
+                    struct regfs_error *error)
 {
         const struct itable *t = &image_tree(inside(image))->itable;
         const struct inode *n = inode_of(image, ino, error);
@@ -275,7 +281,8 @@ static int read_parts(struct image *i, uint32_t row, uint64_t offset, size_t siz
         return fetch_wait(parts, n, data, e);
 }
 
-ssize_t regfs_read(struct regfs_image *image, uint64_t ino, void *data, size_t size, uint64_t offset, struct regfs_error *error)
+ssize_t regfs_read(struct regfs_image *image, uint64_t ino, void *data, size_t size, uint64_t offset,
+                   struct regfs_error *error)
 {
         const struct inode *n = inode_of(image, ino, error);
         int r;

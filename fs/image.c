@@ -74,7 +74,9 @@ static int open_client(struct image *i, const struct regfs_options *o, struct er
         struct registries_options registries = {
                 .conf = o->registries_conf,
                 .plain_http = o->plain_http,
-                .tls_verify = o->tls_no_verify ? 0 : o->tls_verify ? 1 : -1,
+                .tls_verify = o->tls_no_verify ? 0
+                              : o->tls_verify  ? 1
+                                               : -1,
         };
         struct http_options http = { 0 };
         int r;
@@ -95,8 +97,8 @@ static int open_client(struct image *i, const struct regfs_options *o, struct er
         return client_new(&client, &i->client, e);
 }
 
-/* What the reference stands for. A tag that the store knows costs a HEAD; an unknown one is asked for its manifest at once,
- * which saves a round trip: *ret_document is then filled. */
+/* What the reference stands for. A tag that the store knows costs a HEAD; an unknown one is asked for its manifest
+ * at once, which saves a round trip: *ret_document is then filled. */
 static int resolve(struct image *i, struct source *source, const struct reference *ref, const char *name,
                    struct digest *ret_digest, struct document *ret_document, struct error *e)
 {
@@ -127,8 +129,8 @@ static void remember(struct image *i, const struct document *d)
                 log_warning("%s", e.message);
 }
 
-static int try_candidate(struct image *i, struct reference *ref, struct digest *ret_digest, struct document *ret_document,
-                         struct error *e)
+static int try_candidate(struct image *i, struct reference *ref, struct digest *ret_digest,
+                         struct document *ret_document, struct error *e)
 {
         _cleanup_(source_free_ptr) struct source *source = NULL;
         _cleanup_free_ char *name = reference_format(ref);
@@ -233,9 +235,10 @@ static int load_document(struct image *i, const struct digest *digest, struct do
         return 0;
 }
 
-/* Follows indexes down to the manifest of the platform wanted. DOCUMENT is that of DIGEST, or empty: then it is loaded. */
-static int find_manifest(struct image *i, struct document *document, struct digest *digest, const struct platform *wanted,
-                         struct manifest *ret, bool *ret_chosen, struct error *e)
+/* Follows indexes down to the manifest of the platform wanted. DOCUMENT is that of DIGEST, or empty: then it is
+ * loaded. */
+static int find_manifest(struct image *i, struct document *document, struct digest *digest,
+                         const struct platform *wanted, struct manifest *ret, bool *ret_chosen, struct error *e)
 {
         bool chosen = false;
 
@@ -277,7 +280,8 @@ static int find_manifest(struct image *i, struct document *document, struct dige
 }
 
 /* Reads the config, which proves that this is an image, and says which platform it is for. */
-static int read_config(struct image *i, const struct manifest *m, const struct platform *wanted, bool chosen, struct error *e)
+static int read_config(struct image *i, const struct manifest *m, const struct platform *wanted, bool chosen,
+                       struct error *e)
 {
         _cleanup_platform_ struct platform actual = { 0 };
         _cleanup_free_ char *wanted_text = NULL;
@@ -373,7 +377,8 @@ static int open_tree(struct image *i, struct error *e)
         if (r < 0)
                 return error_errno(e, -r, "%s: name of the image index", i->reference);
 
-        /* The second round is for an index that is missing, of another version or damaged: it is written afresh, once. */
+        /* The second round is for an index that is missing, of another version or damaged: it is written afresh,
+         * once. */
         for (int attempt = 0;; attempt++) {
                 _cleanup_close_ int fd = store_image_open(i->store, key);
 
@@ -383,7 +388,8 @@ static int open_tree(struct image *i, struct error *e)
                 if (attempt > 0)
                         return fd < 0 ? error_errno(e, -fd, "%s: image index", i->reference) : r;
                 if (fd >= 0)
-                        log_warning("%s: %s: the image index is written afresh", i->reference, e ? e->message : "unusable");
+                        log_warning("%s: %s: the image index is written afresh", i->reference,
+                                    e ? e->message : "unusable");
                 r = write_tree(i, rows, key, e);
                 if (r < 0)
                         return error_prefix(e, "%s: image index", i->reference);
@@ -433,8 +439,8 @@ static int open_base(struct image *i, const struct regfs_options *o, struct erro
         return workers_new("flight", FLIGHT_THREADS, &i->workers, e);
 }
 
-static int open_wanted(struct image *i, const char *reference, const struct regfs_options *o, const struct platform *wanted,
-                       struct error *e)
+static int open_wanted(struct image *i, const char *reference, const struct regfs_options *o,
+                       const struct platform *wanted, struct error *e)
 {
         _cleanup_document_ struct document document = { 0 };
         _cleanup_manifest_ struct manifest manifest = { 0 };
@@ -471,7 +477,8 @@ static int open_wanted(struct image *i, const char *reference, const struct regf
         if (r < 0)
                 return r;
         pool_trim(i->pool);
-        log_info("open: %zu layers, %u inodes, manifest %s", i->layer_count, i->tree->itable.inode_count, i->digest_text);
+        log_info("open: %zu layers, %u inodes, manifest %s", i->layer_count, i->tree->itable.inode_count,
+                 i->digest_text);
         return 0;
 }
 
@@ -523,7 +530,8 @@ void image_log_stats(struct image *i)
                         continue;
                 fetcher_get_stats(i->layers[k].fetcher, &f);
                 log_debug("layer %s: %ju flights, %ju joined, %ju chunks, %ju bytes fetched, %ju refetched, %ju failed",
-                          digest_format(&i->layers[k].descriptor.digest, digest), (uintmax_t) f.flights, (uintmax_t) f.joined,
-                          (uintmax_t) f.chunks, (uintmax_t) f.bytes, (uintmax_t) f.refetches, (uintmax_t) f.failures);
+                          digest_format(&i->layers[k].descriptor.digest, digest), (uintmax_t) f.flights,
+                          (uintmax_t) f.joined, (uintmax_t) f.chunks, (uintmax_t) f.bytes, (uintmax_t) f.refetches,
+                          (uintmax_t) f.failures);
         }
 }

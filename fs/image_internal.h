@@ -39,6 +39,6 @@ struct image {
         size_t layer_count;
 };
 
-/* Makes sure that every layer has a TOC in the store, and opens it: known ones at once, the others by one pass each, side by
- * side. Calls OPTIONS->progress meanwhile. */
+/* Makes sure that every layer has a TOC in the store, and opens it: known ones at once, the others by one pass each,
+ * side by side. Calls OPTIONS->progress meanwhile. */
 int image_open_layers(struct image *i, const struct regfs_options *options, struct error *e);

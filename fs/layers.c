@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Every layer gets its TOC: from the store, or by a pass over the layer in a thread of its own, side by side with others. */
+/* Every layer gets its TOC: from the store, or by a pass over the layer in a thread of its own, side by side with
+ * others. */
 
 #include <stdatomic.h>
 

@@ -61,7 +61,9 @@ size_t image_parts(struct image *i, uint32_t row, uint64_t offset, size_t length
 
         if (!(n->flags & INODE_SPARSE)) {
                 if (max > 0)
-                        parts[0] = (struct fetch_part) { .fetcher = fetcher, .offset = n->data + offset, .length = length };
+                        parts[0] = (struct fetch_part) { .fetcher = fetcher,
+                                                         .offset = n->data + offset,
+                                                         .length = length };
                 *ret_holes = false;
                 return 1;
         }

@@ -17,9 +17,10 @@
  *     }
  *     regfs_close(image);
  *
- * An image is read-only and immutable: everything but file content is answered from memory. All functions but regfs_open
- * and regfs_close may be called from any thread at any time on the same image. Functions return 0 (or a count), or a
- * negative errno value with *error filled (error may be NULL); outputs are set on success only. Nothing is printed.
+ * An image is read-only and immutable: everything but file content is answered from memory. All functions but
+ * regfs_open and regfs_close may be called from any thread at any time on the same image. Functions return 0 (or a
+ * count), or a negative errno value with *error filled (error may be NULL); outputs are set on success only. Nothing
+ * is printed.
  *
  * Do not fork between regfs_open and regfs_close and use the image in the child: it has threads. */
 
@@ -80,7 +81,10 @@ struct regfs_options {
         void *progress_context;
 };
 
-#define REGFS_OPTIONS_INIT { .size = sizeof(struct regfs_options) }
+#define REGFS_OPTIONS_INIT                           \
+        {                                            \
+                .size = sizeof(struct regfs_options) \
+        }
 
 struct regfs_image;
 
@@ -119,8 +123,8 @@ REGFS_API int regfs_readlink(struct regfs_image *image, uint64_t ino, const char
 
 struct regfs_dirent {
         uint64_t ino;
-        uint32_t mode;      /* type and permission bits */
-        const char *name;   /* not NUL-terminated; borrowed from the image */
+        uint32_t mode;    /* type and permission bits */
+        const char *name; /* not NUL-terminated; borrowed from the image */
         size_t name_length;
 };
 
@@ -130,15 +134,15 @@ REGFS_API int regfs_list(struct regfs_image *image, uint64_t ino, uint32_t index
                          struct regfs_error *error);
 
 /* The value of an extended attribute, borrowed from the image. -ENODATA when there is none of that name. */
-REGFS_API int regfs_getxattr(struct regfs_image *image, uint64_t ino, const char *name, const void **ret, size_t *ret_length,
-                             struct regfs_error *error);
+REGFS_API int regfs_getxattr(struct regfs_image *image, uint64_t ino, const char *name, const void **ret,
+                             size_t *ret_length, struct regfs_error *error);
 
 /* Name number INDEX of the extended attributes. Returns 1, or 0 behind the last one. */
 REGFS_API int regfs_listxattr(struct regfs_image *image, uint64_t ino, uint32_t index, const char **ret,
                               struct regfs_error *error);
 
-/* Reads up to SIZE bytes of a regular file at OFFSET: fewer only at the end of the file, 0 behind it. Fetches, verifies and
- * decodes what is not in the store; blocks for as long as that takes, at most the timeout. */
+/* Reads up to SIZE bytes of a regular file at OFFSET: fewer only at the end of the file, 0 behind it. Fetches,
+ * verifies and decodes what is not in the store; blocks for as long as that takes, at most the timeout. */
 REGFS_API ssize_t regfs_read(struct regfs_image *image, uint64_t ino, void *data, size_t size, uint64_t offset,
                              struct regfs_error *error);
 

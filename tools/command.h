@@ -32,7 +32,8 @@ void command_options_clear(struct command_options *o);
 
 /* Parses the options of an image command. *RET_FIRST is the index of the first operand in argv (which getopt permutes).
  * Returns 0; 1 when --help or --version has been answered; -EINVAL with E (USAGE). */
-int command_options_parse(struct command_options *o, int argc, char **argv, const char *help, int *ret_first, struct error *e);
+int command_options_parse(struct command_options *o, int argc, char **argv, const char *help, int *ret_first,
+                          struct error *e);
 
 /* The text on options that the help of each image command ends with. */
 extern const char command_options_help[];

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* regfs mount: the parent forks before there is any thread, shows progress, and leaves when the child says that the tree is
- * there, or why it is not. The child opens the image, mounts it and stays. */
+/* regfs mount: the parent forks before there is any thread, shows progress, and leaves when the child says that the
+ * tree is there, or why it is not. The child opens the image, mounts it and stays. */
 
 #include <fcntl.h>
 #include <signal.h>
@@ -137,7 +137,8 @@ static int serve(struct server *s, struct error *e)
                 return r;
         r = tell_ready(s);
         if (r < 0)
-                return error_set(e, ERROR_OTHER, EPIPE, "%s: the process that asked for the mount is gone", s->directory);
+                return error_set(e, ERROR_OTHER, EPIPE, "%s: the process that asked for the mount is gone",
+                                 s->directory);
         return session_run(session, e);
 }
 
@@ -176,8 +177,8 @@ static int child_died(pid_t child, struct error *e)
         while (waitpid(child, &status, 0) < 0 && errno == EINTR)
                 ;
         if (WIFSIGNALED(status))
-                return error_set(e, ERROR_OTHER, EIO, "the mounting process was killed by signal %d (%s)", WTERMSIG(status),
-                                 strsignal(WTERMSIG(status)));
+                return error_set(e, ERROR_OTHER, EIO, "the mounting process was killed by signal %d (%s)",
+                                 WTERMSIG(status), strsignal(WTERMSIG(status)));
         return error_set(e, ERROR_OTHER, EIO, "the mounting process ended without a word");
 }
 

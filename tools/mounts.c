@@ -117,7 +117,8 @@ int command_mounts(int argc, char **argv)
                         fputs(help, stdout);
                         return 0;
                 default:
-                        error_set(&e, ERROR_USAGE, EINVAL, "%s: unknown option (regfs mounts --help)", argv[optind - 1]);
+                        error_set(&e, ERROR_USAGE, EINVAL, "%s: unknown option (regfs mounts --help)",
+                                  argv[optind - 1]);
                         return command_failed(&e);
                 }
         }

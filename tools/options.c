@@ -67,8 +67,10 @@ static const char *const ignored[] = {
 
 /* What goes to libfuse and the kernel. */
 static const char *const for_fuse[] = {
-        "allow_other", "allow_root", "auto_unmount", "default_permissions", "nodev", "nosuid", "exec", "noexec", "atime", "noatime",
-        "sync", "async", "dirsync",
+        "allow_other", "allow_root", "auto_unmount", "default_permissions",
+        "nodev",       "nosuid",     "exec",         "noexec",
+        "atime",       "noatime",    "sync",         "async",
+        "dirsync",
 };
 
 void command_options_init(struct command_options *o)
@@ -267,7 +269,8 @@ static int set_words(struct command_options *o, const char *list, struct error *
         return 0;
 }
 
-int command_options_parse(struct command_options *o, int argc, char **argv, const char *help, int *ret_first, struct error *e)
+int command_options_parse(struct command_options *o, int argc, char **argv, const char *help, int *ret_first,
+                          struct error *e)
 {
         int option, r = 0;
 
@@ -288,7 +291,8 @@ int command_options_parse(struct command_options *o, int argc, char **argv, cons
                 case ':':
                         return error_set(e, ERROR_USAGE, EINVAL, "%s: needs a value", argv[optind - 1]);
                 case '?':
-                        return error_set(e, ERROR_USAGE, EINVAL, "%s: unknown option (regfs mount --help)", argv[optind - 1]);
+                        return error_set(e, ERROR_USAGE, EINVAL, "%s: unknown option (regfs mount --help)",
+                                         argv[optind - 1]);
                 default:
                         r = set_option(o, option, optarg, e);
                 }

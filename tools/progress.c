@@ -27,7 +27,8 @@ static void format_left(const struct regfs_progress *p, uint64_t elapsed_ms, cha
         out[0] = '\0';
         if (elapsed_ms < 500 || p->bytes_done == 0)
                 return;
-        left = (uint64_t) ((double) (p->bytes - p->bytes_done) / (double) p->bytes_done * (double) elapsed_ms / 1000.0 + 0.5);
+        left = (uint64_t) ((double) (p->bytes - p->bytes_done) / (double) p->bytes_done * (double) elapsed_ms / 1000.0 +
+                           0.5);
         if (left >= 60)
                 snprintf(out, size, ", %jum%02jus left", (uintmax_t) (left / 60), (uintmax_t) (left % 60));
         else
@@ -52,8 +53,9 @@ void progress_show(const struct regfs_progress *p)
                 bar[k] = k < filled ? '#' : '.';
         bar[cells] = '\0';
         format_left(p, elapsed, left, sizeof(left));
-        fprintf(stderr, "\r\033[Kindexing %u/%u layers %s%s%s / %s, %s/s%s", p->layers_done, p->layers, bar, cells ? " " : "",
-                format_bytes(p->bytes_done, done, sizeof(done)), format_bytes(p->bytes, total, sizeof(total)),
+        fprintf(stderr, "\r\033[Kindexing %u/%u layers %s%s%s / %s, %s/s%s", p->layers_done, p->layers, bar,
+                cells ? " " : "", format_bytes(p->bytes_done, done, sizeof(done)),
+                format_bytes(p->bytes, total, sizeof(total)),
                 format_bytes(elapsed > 0 ? p->bytes_done * 1000 / elapsed : 0, rate, sizeof(rate)), left);
         shown = true;
 }

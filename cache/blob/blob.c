@@ -123,8 +123,8 @@ int source_blob_read(struct source *s, const struct descriptor *d, struct pool *
         if (d->data)
                 return buf_append(ret, d->data, d->data_size) < 0 ? error_oom(e) : 0;
         if (d->size > max)
-                return error_set(e, ERROR_BAD_DATA, EFBIG, "%s: blob %s has %ju bytes, more than the %zu allowed", s->name,
-                                 digest_format(&d->digest, digest), (uintmax_t) d->size, max);
+                return error_set(e, ERROR_BAD_DATA, EFBIG, "%s: blob %s has %ju bytes, more than the %zu allowed",
+                                 s->name, digest_format(&d->digest, digest), (uintmax_t) d->size, max);
         if (d->size == 0)
                 return digest_verify(&d->digest, "", 0, s->name, e);
         r = source_blob(s, d, &blob, e);

@@ -50,10 +50,11 @@ static int file_range_wait(struct blob_range *range, uint64_t n, uint64_t *ret_r
         int k;
 
         if (n > r->done) {
-                k = pread_full(f->fd, r->buffer->data + r->at + r->done, (size_t) (n - r->done), f->start + r->offset + r->done);
+                k = pread_full(f->fd, r->buffer->data + r->at + r->done, (size_t) (n - r->done),
+                               f->start + r->offset + r->done);
                 if (k == -ENODATA)
-                        return error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: the file is shorter than its %ju bytes", f->blob.name,
-                                         (uintmax_t) f->blob.size);
+                        return error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: the file is shorter than its %ju bytes",
+                                         f->blob.name, (uintmax_t) f->blob.size);
                 if (k < 0)
                         return error_errno(e, -k, "%s", f->blob.name);
                 r->done = n;
@@ -88,8 +89,8 @@ static const struct blob_ops file_blob_ops = {
         .free = file_blob_free,
 };
 
-int file_blob_new(int fd, uint64_t start, const struct digest *digest, uint64_t size, const char *name, struct blob **ret,
-                  struct error *e)
+int file_blob_new(int fd, uint64_t start, const struct digest *digest, uint64_t size, const char *name,
+                  struct blob **ret, struct error *e)
 {
         struct file_blob *f = calloc(1, sizeof(*f));
 

@@ -79,8 +79,8 @@ static int layout_blob(struct source *s, const struct descriptor *descriptor, st
         }
         if ((uint64_t) st.st_size != descriptor->size) {
                 close(fd);
-                return error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: %jd bytes, the manifest says %ju", name, (intmax_t) st.st_size,
-                                 (uintmax_t) descriptor->size);
+                return error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: %jd bytes, the manifest says %ju", name,
+                                 (intmax_t) st.st_size, (uintmax_t) descriptor->size);
         }
         return file_blob_new(fd, 0, &descriptor->digest, descriptor->size, name, ret, e);
 }
@@ -114,7 +114,8 @@ static int check_version(struct layout *l, struct error *e)
 
         r = file_read(l->dir, "oci-layout", LAYOUT_MAX, &text, e);
         if (r == -ENOENT)
-                return error_set(e, ERROR_NOT_FOUND, ENOENT, "%s: no OCI image layout: it has no file oci-layout", l->source.name);
+                return error_set(e, ERROR_NOT_FOUND, ENOENT, "%s: no OCI image layout: it has no file oci-layout",
+                                 l->source.name);
         if (r == 0)
                 r = json_parse(text.data, text.len, &root, e);
         if (r < 0)
@@ -161,7 +162,8 @@ static int choose(struct layout *l, const struct manifest *index, const char *ta
         }
         list_tags(index, tags, sizeof(tags));
         if (!found)
-                return error_set(e, ERROR_NOT_FOUND, ENOENT, "%s: no such image in the layout; its tags: %s", l->source.name, tags);
+                return error_set(e, ERROR_NOT_FOUND, ENOENT, "%s: no such image in the layout; its tags: %s",
+                                 l->source.name, tags);
         if (matches > 1)
                 return error_set(e, ERROR_USAGE, EINVAL, "%s: %zu images in the layout, name one of them; its tags: %s",
                                  l->source.name, matches, tags);

@@ -89,7 +89,8 @@ static void quote_errors(const char *body, size_t n, char *out, size_t size)
         if (!message)
                 message = json_member_text(root, "details");
         if (code || message)
-                (void) snprintf(out, size, ": %s%s%s", code ? code : "", code && message ? ": " : "", message ? message : "");
+                (void) snprintf(out, size, ": %s%s%s", code ? code : "", code && message ? ": " : "",
+                                message ? message : "");
 }
 
 static enum error_kind kind_of(unsigned status, int *ret_code)
@@ -135,5 +136,6 @@ int answer_error(struct transfer *t, const char *url, deadline_t deadline, struc
                 quote_errors(body, n, quoted, sizeof(quoted));
         }
         kind = kind_of(status, &code);
-        return error_set(e, kind, code, "%s: %u%s%s", http_mask_url(url, masked, sizeof(masked)), status, reason(status), quoted);
+        return error_set(e, kind, code, "%s: %u%s%s", http_mask_url(url, masked, sizeof(masked)), status,
+                         reason(status), quoted);
 }

@@ -65,8 +65,8 @@ static bool is_private_literal(const char *host)
         if (inet_pton(AF_INET, bare, &four) != 1)
                 return strcasecmp(bare, "localhost") == 0;
         a = ntohl(four.s_addr);
-        return a >> 24 == 127 || a >> 24 == 10 || a >> 24 == 0 || a >> 20 == (172 << 4 | 1) || a >> 16 == (192 << 8 | 168) ||
-               a >> 16 == (169 << 8 | 254);
+        return a >> 24 == 127 || a >> 24 == 10 || a >> 24 == 0 || a >> 20 == (172 << 4 | 1) ||
+               a >> 16 == (192 << 8 | 168) || a >> 16 == (169 << 8 | 254);
 }
 
 static bool same_host(const char *endpoint_host, const char *host)
@@ -86,15 +86,18 @@ static int check_realm(const struct token_request *t, const char *realm, struct 
         if (r == 0)
                 r = url_part(realm, CURLUPART_HOST, &host);
         if (r < 0 || (strcmp(scheme, "https") != 0 && strcmp(scheme, "http") != 0))
-                r = error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: its challenge names the realm %.200s, which is no http URL",
-                              t->endpoint->host, realm);
-        else if (is_private_literal(host) && !same_host(t->endpoint->host, host) && !is_private_literal(t->endpoint->host))
-                r = error_set(e, ERROR_DENIED, EPERM, "%s: its challenge names a realm at the private address %s: refused",
-                              t->endpoint->host, host);
+                r = error_set(e, ERROR_BAD_DATA, EBADMSG,
+                              "%s: its challenge names the realm %.200s, which is no http URL", t->endpoint->host,
+                              realm);
+        else if (is_private_literal(host) && !same_host(t->endpoint->host, host) &&
+                 !is_private_literal(t->endpoint->host))
+                r = error_set(e, ERROR_DENIED, EPERM,
+                              "%s: its challenge names a realm at the private address %s: refused", t->endpoint->host,
+                              host);
         else if (strcmp(scheme, "http") == 0 && !insecure && !credential_is_anonymous(t->credential))
                 r = error_set(e, ERROR_DENIED, EPERM,
-                              "%s: its challenge wants credentials at %.200s, which is not encrypted: refused", t->endpoint->host,
-                              realm);
+                              "%s: its challenge wants credentials at %.200s, which is not encrypted: refused",
+                              t->endpoint->host, realm);
         curl_free(scheme);
         curl_free(host);
         return r;
@@ -176,8 +179,8 @@ static void fill_tls(const struct endpoint *endpoint, const char *url, struct ht
         }
 }
 
-static int start_token_request(const struct token_request *t, const struct token_key *key, bool oauth, deadline_t deadline,
-                               struct transfer **ret, char **ret_url, struct error *e)
+static int start_token_request(const struct token_request *t, const struct token_key *key, bool oauth,
+                               deadline_t deadline, struct transfer **ret, char **ret_url, struct error *e)
 {
         _cleanup_(secret_free_ptr) char *authorization = NULL;
         const char *headers[3] = { NULL };
@@ -221,8 +224,8 @@ static int start_token_request(const struct token_request *t, const struct token
 }
 
 /* {"token": …} or {"access_token": …}, and "expires_in". */
-static int read_token(struct transfer *answer, const char *url, deadline_t deadline, char **ret_token, uint64_t *ret_lifetime_s,
-                      struct error *e)
+static int read_token(struct transfer *answer, const char *url, deadline_t deadline, char **ret_token,
+                      uint64_t *ret_lifetime_s, struct error *e)
 {
         _cleanup_(json_free_ptr) struct json *root = NULL;
         const char *body, *token;
@@ -247,8 +250,8 @@ static int read_token(struct transfer *answer, const char *url, deadline_t deadl
         /* A line break would smuggle a header of its own into our requests. */
         for (const char *p = token; *p; p++)
                 if ((unsigned char) *p <= 0x20 || (unsigned char) *p >= 0x7f)
-                        return error_set(e, ERROR_BAD_DATA, EBADMSG, "token server %s: the token holds characters that no token has",
-                                         masked);
+                        return error_set(e, ERROR_BAD_DATA, EBADMSG,
+                                         "token server %s: the token holds characters that no token has", masked);
         if (json_u64(json_member(root, "expires_in"), &lifetime) < 0 || lifetime == 0)
                 lifetime = TOKEN_DEFAULT_LIFETIME_S;
         *ret_token = strdup(token);
@@ -280,10 +283,10 @@ static int ask_for_token(const struct token_request *t, const struct token_key *
         return r < 0 ? error_prefix(e, "token server") : r;
 }
 
-/* The token cache's way to a token: identity tokens by POST, and by GET where that is not understood. Failures that may go
- * away are tried a few times. */
-static int fetch_token(void *context, const struct token_key *key, deadline_t deadline, char **ret_token, uint64_t *ret_lifetime_s,
-                       struct error *e)
+/* The token cache's way to a token: identity tokens by POST, and by GET where that is not understood. Failures that
+ * may go away are tried a few times. */
+static int fetch_token(void *context, const struct token_key *key, deadline_t deadline, char **ret_token,
+                       uint64_t *ret_lifetime_s, struct error *e)
 {
         const struct token_request *t = context;
         bool oauth = t->credential->identity_token;
@@ -335,8 +338,8 @@ static int split_scopes(const char *scope, char **ret_text, const char ***ret)
         return 0;
 }
 
-static int find_credential(struct client *c, const struct endpoint *endpoint, struct authorization *a, struct credential *ret,
-                           struct error *e)
+static int find_credential(struct client *c, const struct endpoint *endpoint, struct authorization *a,
+                           struct credential *ret, struct error *e)
 {
         credential_clear(ret);
         *ret = (struct credential) { 0 };
@@ -345,7 +348,8 @@ static int find_credential(struct client *c, const struct endpoint *endpoint, st
 }
 
 static int bearer_token(struct client *c, const struct endpoint *endpoint, const struct challenge *challenge,
-                        const struct credential *credential, const char *refused, deadline_t deadline, char **ret, struct error *e)
+                        const struct credential *credential, const char *refused, deadline_t deadline, char **ret,
+                        struct error *e)
 {
         struct token_request request = { .client = c, .endpoint = endpoint, .credential = credential };
         _cleanup_free_ char *identity = credential_identity(credential), *text = NULL;
@@ -378,7 +382,8 @@ static int bearer_header(struct client *c, const struct endpoint *endpoint, cons
         if (r == -EACCES && !credential_is_anonymous(credential)) {
                 r = bearer_token(c, endpoint, &a->challenge, &nobody, refused, deadline, &token, e);
                 if (r == 0) {
-                        log_warning("%s: the credentials were refused (%s): going on anonymously", endpoint->host, first.message);
+                        log_warning("%s: the credentials were refused (%s): going on anonymously", endpoint->host,
+                                    first.message);
                         a->anonymous = true;
                         (void) client_keep_credential(c, endpoint, &nobody);
                 }
@@ -396,8 +401,8 @@ static int bearer_header(struct client *c, const struct endpoint *endpoint, cons
         return 0;
 }
 
-static int make_header(struct client *c, const struct endpoint *endpoint, deadline_t deadline, struct authorization *a, char **ret,
-                       struct error *e)
+static int make_header(struct client *c, const struct endpoint *endpoint, deadline_t deadline, struct authorization *a,
+                       char **ret, struct error *e)
 {
         _cleanup_credential_ struct credential credential = { 0 };
         _cleanup_(secret_free_ptr) char *refused = NULL;
@@ -424,7 +429,8 @@ static int make_header(struct client *c, const struct endpoint *endpoint, deadli
                 return r < 0 ? r : bearer_header(c, endpoint, &credential, deadline, a, refused, ret, e);
         }
         if (!credential.user)
-                return error_set(e, ERROR_DENIED, EACCES, "%s/%s: the registry wants a user and password, and there are none for it",
+                return error_set(e, ERROR_DENIED, EACCES,
+                                 "%s/%s: the registry wants a user and password, and there are none for it",
                                  endpoint->host, endpoint->repository);
         *ret = basic_header(&credential);
         return *ret ? 0 : error_oom(e);
@@ -503,7 +509,8 @@ int authorize_again(struct client *c, const struct endpoint *endpoint, enum requ
         if (r == -ENOENT)
                 r = ask_front_door(c, endpoint, url, deadline, &challenge, e);
         if (r == -ENOENT)
-                return error_set(e, ERROR_DENIED, EACCES, "%s: 401 Unauthorized, and no challenge that regfs can answer", masked);
+                return error_set(e, ERROR_DENIED, EACCES,
+                                 "%s: 401 Unauthorized, and no challenge that regfs can answer", masked);
         if (r < 0)
                 return error_prefix(e, "%s", masked);
         log_debug("%s: challenge %s realm=\"%s\" service=\"%s\" scope=\"%s\" error=\"%s\"", masked,

@@ -6,10 +6,10 @@
 #include "regfs/log.h"
 #include "regfs/manifest.h"
 
-#define MANIFEST_TYPES                                                  \
-        "application/vnd.oci.image.index.v1+json, "                     \
-        "application/vnd.docker.distribution.manifest.list.v2+json, "   \
-        "application/vnd.oci.image.manifest.v1+json, "                  \
+#define MANIFEST_TYPES                                                \
+        "application/vnd.oci.image.index.v1+json, "                   \
+        "application/vnd.docker.distribution.manifest.list.v2+json, " \
+        "application/vnd.oci.image.manifest.v1+json, "                \
         "application/vnd.docker.distribution.manifest.v2+json"
 
 #define TIMEOUT_DEFAULT_MS 60000
@@ -35,7 +35,8 @@ int client_new(const struct client_options *options, struct client **ret, struct
         c->challenges = map_new();
         c->credentials = map_new();
         c->plain_hosts = map_new();
-        if (!c->challenges || !c->credentials || !c->plain_hosts || copy_text(options->credentials.creds, &c->creds) < 0 ||
+        if (!c->challenges || !c->credentials || !c->plain_hosts ||
+            copy_text(options->credentials.creds, &c->creds) < 0 ||
             copy_text(options->credentials.authfile, &c->authfile) < 0 || token_cache_new(&c->tokens) < 0)
                 return error_oom(e);
         *ret = steal_ptr(c);
@@ -120,7 +121,8 @@ int client_recall(struct client *c, const struct endpoint *endpoint, enum reques
         return r;
 }
 
-int client_remember(struct client *c, const struct endpoint *endpoint, enum request_kind kind, const struct challenge *challenge)
+int client_remember(struct client *c, const struct endpoint *endpoint, enum request_kind kind,
+                    const struct challenge *challenge)
 {
         _cleanup_free_ char *key = challenge_key(endpoint, kind);
         struct challenge *copy = calloc(1, sizeof(*copy));
@@ -186,10 +188,12 @@ int client_keep_credential(struct client *c, const struct endpoint *endpoint, co
         return r;
 }
 
-int client_credential(struct client *c, const struct endpoint *endpoint, struct credential *ret, bool *ret_known, struct error *e)
+int client_credential(struct client *c, const struct endpoint *endpoint, struct credential *ret, bool *ret_known,
+                      struct error *e)
 {
         /* --creds are for the registry that the command line names; a mirror has its own in the files, or none. */
-        const struct credential_options options = { .creds = endpoint->is_mirror ? NULL : c->creds, .authfile = c->authfile };
+        const struct credential_options options = { .creds = endpoint->is_mirror ? NULL : c->creds,
+                                                    .authfile = c->authfile };
         _cleanup_free_ char *key = credential_key(endpoint);
         const struct credential *known;
         int r = 0;
@@ -247,8 +251,8 @@ static bool stated_digest(const struct transfer *t, struct digest *ret)
 }
 
 /* The body against the digest that was asked for, or that the server states. */
-static int check_manifest(struct registry_source *s, const struct transfer *t, const struct digest *wanted, struct document *d,
-                          struct error *e)
+static int check_manifest(struct registry_source *s, const struct transfer *t, const struct digest *wanted,
+                          struct document *d, struct error *e)
 {
         _cleanup_free_ char *name = str_printf("%s: manifest", s->source.name);
         struct digest stated;
@@ -411,8 +415,8 @@ int client_source_new(struct client *c, const struct reference *ref, struct sour
         if (r < 0)
                 return r;
         if (s->endpoints.count > ENDPOINTS_MAX)
-                return error_set(e, ERROR_USAGE, EINVAL, "%s: registries.conf names more than %d mirrors", s->source.name,
-                                 ENDPOINTS_MAX - 1);
+                return error_set(e, ERROR_USAGE, EINVAL, "%s: registries.conf names more than %d mirrors",
+                                 s->source.name, ENDPOINTS_MAX - 1);
         for (size_t k = 0; k < s->endpoints.count; k++)
                 log_debug("%s: endpoint %zu: %s/%s%s%s", s->source.name, k, s->endpoints.items[k].host,
                           s->endpoints.items[k].repository, s->endpoints.items[k].is_mirror ? " (mirror)" : "",
@@ -421,8 +425,8 @@ int client_source_new(struct client *c, const struct reference *ref, struct sour
         return 0;
 }
 
-int client_get(struct source *source, const char *path, const char *accept, size_t max, deadline_t deadline, struct buf *ret_body,
-               struct error *e)
+int client_get(struct source *source, const char *path, const char *accept, size_t max, deadline_t deadline,
+               struct buf *ret_body, struct error *e)
 {
         _cleanup_exchange_ struct exchange x = EXCHANGE_INIT;
         struct error own = ERROR_INIT;

@@ -53,11 +53,14 @@ int challenge_copy(const struct challenge *c, struct challenge *ret);
 
 /* The challenge that earlier requests of KIND to ENDPOINT met; *RET is left alone when there was none. 0 or -ENOMEM. */
 int client_recall(struct client *c, const struct endpoint *endpoint, enum request_kind kind, struct challenge *ret);
-int client_remember(struct client *c, const struct endpoint *endpoint, enum request_kind kind, const struct challenge *challenge);
+int client_remember(struct client *c, const struct endpoint *endpoint, enum request_kind kind,
+                    const struct challenge *challenge);
 void client_forget(struct client *c, const struct endpoint *endpoint, enum request_kind kind);
 
-/* The credential for ENDPOINT. Files are read and helpers run for the first request only: *RET_KNOWN tells a later one. */
-int client_credential(struct client *c, const struct endpoint *endpoint, struct credential *ret, bool *ret_known, struct error *e);
+/* The credential for ENDPOINT. Files are read and helpers run for the first request only: *RET_KNOWN tells a later
+ * one. */
+int client_credential(struct client *c, const struct endpoint *endpoint, struct credential *ret, bool *ret_known,
+                      struct error *e);
 
 /* From now on CREDENTIAL is used for ENDPOINT; NULL: whatever is found at the next request. 0 or -ENOMEM. */
 int client_keep_credential(struct client *c, const struct endpoint *endpoint, const struct credential *credential);
@@ -68,36 +71,37 @@ int client_keep_credential(struct client *c, const struct endpoint *endpoint, co
 struct authorization {
         struct challenge challenge; /* the one that is answered; scheme AUTH_NONE: none so far */
         char *token;                /* of a Bearer header that was sent, to tell a refused one from a newer one */
-        bool anonymous;             /* without credentials, whatever there are: for another host, or after they were refused */
-        bool known;                 /* the credentials are those of an earlier request: they may have expired since */
-        unsigned refusals;          /* how often the peer refused this request */
+        bool anonymous;    /* without credentials, whatever there are: for another host, or after they were refused */
+        bool known;        /* the credentials are those of an earlier request: they may have expired since */
+        unsigned refusals; /* how often the peer refused this request */
 };
 
 void authorization_clear(struct authorization *a);
 
-/* The "Authorization: …" line for a request of KIND to ENDPOINT, from what earlier requests met; *RET NULL where nothing is
- * known to be needed. May fetch a token. The caller frees with secret_free. */
+/* The "Authorization: …" line for a request of KIND to ENDPOINT, from what earlier requests met; *RET NULL where
+ * nothing is known to be needed. May fetch a token. The caller frees with secret_free. */
 int authorize(struct client *c, const struct endpoint *endpoint, enum request_kind kind, deadline_t deadline,
               struct authorization *a, char **ret, struct error *e);
 
-/* The peer answered 401, or 403 to a token. Returns 0 when the request is worth another try; -EACCES with E when not. */
+/* The peer answered 401, or 403 to a token. Returns 0 when the request is worth another try; -EACCES with E when
+ * not. */
 int authorize_again(struct client *c, const struct endpoint *endpoint, enum request_kind kind, struct transfer *answer,
                     const char *url, deadline_t deadline, struct authorization *a, struct error *e);
 
 /* ---- answer.c ---- */
 
 enum verdict {
-        VERDICT_OK,        /* 2xx */
-        VERDICT_REDIRECT,  /* 3xx with a Location */
+        VERDICT_OK,       /* 2xx */
+        VERDICT_REDIRECT, /* 3xx with a Location */
         VERDICT_UNAUTHORIZED,
-        VERDICT_AGAIN,     /* 408, 429, 5xx: later */
-        VERDICT_FAILED,    /* for good */
+        VERDICT_AGAIN,  /* 408, 429, 5xx: later */
+        VERDICT_FAILED, /* for good */
 };
 
 enum verdict answer_judge(const struct transfer *t);
 
-/* Puts an answer that is no success into words: status, URL, and what the registry's error body says. The kind follows from
- * the status. DEADLINE bounds the wait for the body. */
+/* Puts an answer that is no success into words: status, URL, and what the registry's error body says. The kind
+ * follows from the status. DEADLINE bounds the wait for the body. */
 int answer_error(struct transfer *t, const char *url, deadline_t deadline, struct error *e);
 
 /* ---- exchange.c ---- */
@@ -109,17 +113,17 @@ struct exchange {
         struct registry_source *source;
         enum request_kind kind;
         const char *method;
-        const char *path;          /* below /v2/<repository>/ */
-        const char *accept;        /* or NULL */
-        bool by_tag;               /* a mirror may serve digests only */
+        const char *path;   /* below /v2/<repository>/ */
+        const char *accept; /* or NULL */
+        bool by_tag;        /* a mirror may serve digests only */
         size_t max_body;
         bool ranged;
         uint64_t offset, length;
-        struct pool_buf *sink;     /* or NULL: memory */
+        struct pool_buf *sink; /* or NULL: memory */
         size_t sink_offset;
-        int sink_fd;               /* or -1 */
+        int sink_fd; /* or -1 */
         uint64_t sink_fd_max;
-        char *const *external;     /* a foreign layer's urls: asked when the registry does not have it; or NULL */
+        char *const *external; /* a foreign layer's urls: asked when the registry does not have it; or NULL */
 
         struct transfer *transfer; /* under way, or answered */
         size_t endpoint;           /* asked now; past the endpoints: external[endpoint - count] */
@@ -129,28 +133,32 @@ struct exchange {
         bool plain;                /* an insecure endpoint is tried in plain http */
         bool remembered;           /* url is a target that an earlier request was redirected to */
         unsigned hops;
-        unsigned attempts;         /* failures that may go away, so far */
-        struct error cause;        /* the last of them */
+        unsigned attempts;  /* failures that may go away, so far */
+        struct error cause; /* the last of them */
         struct authorization authorization;
-        bool refused_elsewhere;    /* a redirect's target has been asked with a token of its own */
+        bool refused_elsewhere; /* a redirect's target has been asked with a token of its own */
 };
 
-#define EXCHANGE_INIT { .method = "GET", .sink_fd = -1 }
+#define EXCHANGE_INIT                          \
+        {                                      \
+                .method = "GET", .sink_fd = -1 \
+        }
 
 void exchange_clear(struct exchange *x);
 #define _cleanup_exchange_ _cleanup_(exchange_clear)
 
-/* Sends the request, without waiting for its answer; a token may have to be fetched first. TARGET: where an earlier request
- * for the same thing was redirected to, or NULL. */
+/* Sends the request, without waiting for its answer; a token may have to be fetched first. TARGET: where an earlier
+ * request for the same thing was redirected to, or NULL. */
 int exchange_begin(struct exchange *x, const char *target, deadline_t deadline, struct error *e);
 
 /* Waits for an answer of 2xx, trying whatever is worth trying until DEADLINE. x->transfer has it then. */
 int exchange_answer(struct exchange *x, deadline_t deadline, struct error *e);
 
-/* The body broke off, or the attempt failed otherwise: E, which says why, decides whether another one is worth it. Returns 0
- * after a pause, with the next attempt chosen (exchange_begin sends it), or the error for good. */
+/* The body broke off, or the attempt failed otherwise: E, which says why, decides whether another one is worth it.
+ * Returns 0 after a pause, with the next attempt chosen (exchange_begin sends it), or the error for good. */
 int exchange_failed(struct exchange *x, deadline_t deadline, struct error *e);
 
 /* ---- remote_blob.c ---- */
 
-int registry_blob_new(struct registry_source *s, const struct descriptor *descriptor, struct blob **ret, struct error *e);
+int registry_blob_new(struct registry_source *s, const struct descriptor *descriptor, struct blob **ret,
+                      struct error *e);

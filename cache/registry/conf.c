@@ -20,7 +20,7 @@ static void registry_clear(struct registry *g)
         free(g->location);
         free(g->prefix);
         free(g->file);
-        *g = (struct registry){ 0 };
+        *g = (struct registry) { 0 };
 }
 
 #define _cleanup_registry_ _cleanup_(registry_clear)
@@ -143,7 +143,7 @@ static int read_mirrors(const struct toml *table, struct registry *g, struct err
         for (const struct toml *v = toml_first(mirrors); v; v = toml_next(v)) {
                 if (array_reserve(g->mirrors, &allocated, g->mirror_count + 1) < 0)
                         return error_oom(e);
-                g->mirrors[g->mirror_count] = (struct registry_mirror){ 0 };
+                g->mirrors[g->mirror_count] = (struct registry_mirror) { 0 };
                 k = read_mirror(v, by_digest_only, &g->mirrors[g->mirror_count++], e);
                 if (k < 0) {
                         error_prefix(e, "mirror %zu", g->mirror_count);
@@ -194,7 +194,7 @@ static int read_registry(const struct toml *table, const char *path, struct regi
         if (!g.file)
                 return error_oom(e);
         *ret = g;
-        g = (struct registry){ 0 };
+        g = (struct registry) { 0 };
         return 0;
 }
 
@@ -241,7 +241,7 @@ static int add_registry(struct registries *r, struct registry *g, struct error *
                 place = &r->items[r->count++];
         }
         *place = *g;
-        *g = (struct registry){ 0 };
+        *g = (struct registry) { 0 };
         return 0;
 }
 

@@ -8,7 +8,7 @@
 #include "regfs/registries.h"
 
 struct registry_mirror {
-        char *location;      /* "host[:port][/path]" */
+        char *location; /* "host[:port][/path]" */
         bool insecure;
         bool pull_by_tag;
         bool pull_by_digest;
@@ -16,9 +16,9 @@ struct registry_mirror {
 
 /* One [[registry]] table. */
 struct registry {
-        char *file;          /* that it was read from */
+        char *file; /* that it was read from */
         char *prefix;
-        char *location;      /* as above; NULL: where the name says */
+        char *location; /* as above; NULL: where the name says */
         bool insecure;
         bool blocked;
         struct registry_mirror *mirrors;
@@ -38,10 +38,10 @@ struct registries {
 
         struct registry *items;
         size_t count, allocated;
-        struct map *aliases;      /* short name → char *: full name, "" when a later file took the alias back */
-        char **search;            /* unqualified-search-registries */
+        struct map *aliases; /* short name → char *: full name, "" when a later file took the alias back */
+        char **search;       /* unqualified-search-registries */
         size_t search_count;
-        char *search_file;        /* that set it; NULL: no file did */
+        char *search_file; /* that set it; NULL: no file did */
         enum short_name_mode mode;
 };
 

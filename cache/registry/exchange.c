@@ -49,11 +49,12 @@ static bool may_ask(const struct exchange *x, size_t place)
                 return false;
         if (place >= x->source->endpoints.count)
                 return true;
-        return x->by_tag ? x->source->endpoints.items[place].pull_by_tag : x->source->endpoints.items[place].pull_by_digest;
+        return x->by_tag ? x->source->endpoints.items[place].pull_by_tag
+                         : x->source->endpoints.items[place].pull_by_digest;
 }
 
-/* The next place from FROM on that may be asked, around the end; SIZE_MAX when there is none. External urls come only when every
- * endpoint has given up. */
+/* The next place from FROM on that may be asked, around the end; SIZE_MAX when there is none. External urls come
+ * only when every endpoint has given up. */
 static size_t next_place(const struct exchange *x, size_t from)
 {
         size_t own = x->source->endpoints.count, all = places(x);
@@ -117,8 +118,8 @@ static int make_url(struct exchange *x, struct error *e)
         } else {
                 endpoint = endpoint_of(x);
                 x->url = str_printf("%s://%s/v2/%s/%s",
-                                    x->plain || speaks_plain_http(x->source->client, endpoint) ? "http" : "https", endpoint->host,
-                                    endpoint->repository, x->path);
+                                    x->plain || speaks_plain_http(x->source->client, endpoint) ? "http" : "https",
+                                    endpoint->host, endpoint->repository, x->path);
                 x->elsewhere = false;
         }
         return x->url ? 0 : error_oom(e);
@@ -193,7 +194,8 @@ int exchange_begin(struct exchange *x, const char *target, deadline_t deadline, 
                 size_t first = next_place(x, atomic_load(&x->source->current));
 
                 if (first == SIZE_MAX)
-                        return error_set(e, ERROR_USAGE, EINVAL, "%s: no endpoint may be asked for it", x->source->source.name);
+                        return error_set(e, ERROR_USAGE, EINVAL, "%s: no endpoint may be asked for it",
+                                         x->source->source.name);
                 x->endpoint = first;
         }
         x->hops = 0;
@@ -263,7 +265,8 @@ static void keep_cause(struct exchange *x, deadline_t deadline, struct error *e)
                 x->cause = *e;
 }
 
-/* The next place at once; a pause when all of them have had their turn: as long as the server says, else longer each time. */
+/* The next place at once; a pause when all of them have had their turn: as long as the server says, else longer each
+ * time. */
 static int try_again(struct exchange *x, uint64_t retry_after, deadline_t deadline, struct error *e)
 {
         size_t round = ++x->attempts / open_places(x), next = next_place(x, x->endpoint + 1);
@@ -371,7 +374,8 @@ static int refused(struct exchange *x, deadline_t deadline, struct error *e)
 
         if (x->elsewhere)
                 return authorize_elsewhere(x, deadline, e);
-        r = authorize_again(x->source->client, endpoint_of(x), x->kind, x->transfer, x->url, deadline, &x->authorization, e);
+        r = authorize_again(x->source->client, endpoint_of(x), x->kind, x->transfer, x->url, deadline,
+                            &x->authorization, e);
         return r < 0 ? r : send_request(x, deadline, e);
 }
 

@@ -271,8 +271,10 @@ static int refuse_schema1(const struct context *c, const struct json *root, cons
 
         (void) json_u64(json_member(root, "schemaVersion"), &version);
         if (version == 1 || contains(served, "docker.distribution.manifest.v1+"))
-                return bad(c, "it is a schema 1 manifest, a format that docker gave up in 2017: push the image again with a "
-                              "current tool");
+                return bad(
+                        c,
+                        "it is a schema 1 manifest, a format that docker gave up in 2017: push the image again with a "
+                        "current tool");
         if (version != 2)
                 return bad(c, "its schemaVersion is not 2");
         return 0;
@@ -309,8 +311,8 @@ static int take_document(const struct context *c, const struct json *root, const
         if (image && index)
                 return bad(c, "the document has both layers and manifests");
         if (!image && !index)
-                return bad(c, "not a container image: the document has neither layers nor manifests%s%s", *stated ? "; it says it is " : "",
-                           stated);
+                return bad(c, "not a container image: the document has neither layers nor manifests%s%s",
+                           *stated ? "; it says it is " : "", stated);
         type = *stated || !str_after(served, "application/vnd.") ? stated : served;
         if (*type && image && (contains(type, "index") || contains(type, "manifest.list")))
                 return bad(c, "its type is %s, but it has layers", type);

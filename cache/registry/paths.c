@@ -13,7 +13,7 @@ void config_paths_clear(struct config_paths *p)
 {
         free(p->user);
         free(p->system);
-        *p = (struct config_paths){ 0 };
+        *p = (struct config_paths) { 0 };
 }
 
 int config_paths_default(struct config_paths *ret)
@@ -39,7 +39,7 @@ int config_paths_default(struct config_paths *ret)
         if (!p.system)
                 return -ENOMEM;
         *ret = p;
-        p = (struct config_paths){ 0 };
+        p = (struct config_paths) { 0 };
         return 0;
 }
 
@@ -52,7 +52,7 @@ int config_paths_copy(const struct config_paths *p, struct config_paths *ret)
         if (!copy.system || (p->user && !copy.user))
                 return -ENOMEM;
         *ret = copy;
-        copy = (struct config_paths){ 0 };
+        copy = (struct config_paths) { 0 };
         return 0;
 }
 
@@ -83,7 +83,7 @@ void names_clear(struct names *n)
         for (size_t i = 0; i < n->count; i++)
                 free(n->items[i]);
         free(n->items);
-        *n = (struct names){ 0 };
+        *n = (struct names) { 0 };
 }
 
 static int compare_names(const void *a, const void *b)
@@ -132,6 +132,6 @@ int names_read(const char *directory, struct names *ret, struct error *e)
         if (n.count > 0)
                 qsort(n.items, n.count, sizeof(*n.items), compare_names);
         *ret = n;
-        n = (struct names){ 0 };
+        n = (struct names) { 0 };
         return 0;
 }

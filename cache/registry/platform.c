@@ -11,11 +11,15 @@
 static const struct {
         const char *alias, *architecture, *variant;
 } aliases[] = {
-        { "x86_64", "amd64", NULL },   { "x86-64", "amd64", NULL },     { "aarch64", "arm64", NULL },  { "armhf", "arm", "v7" },
-        { "armel", "arm", "v6" },      { "armv7l", "arm", "v7" },       { "armv6l", "arm", "v6" },     { "armv5l", "arm", "v5" },
-        { "i386", "386", NULL },       { "i486", "386", NULL },         { "i586", "386", NULL },       { "i686", "386", NULL },
-        { "x86", "386", NULL },        { "loongarch64", "loong64", NULL }, { "mips64el", "mips64le", NULL },
-        { "mipsel", "mipsle", NULL },  { "ppc64el", "ppc64le", NULL },  { "riscv", "riscv64", NULL },
+        { "x86_64", "amd64", NULL },      { "x86-64", "amd64", NULL },
+        { "aarch64", "arm64", NULL },     { "armhf", "arm", "v7" },
+        { "armel", "arm", "v6" },         { "armv7l", "arm", "v7" },
+        { "armv6l", "arm", "v6" },        { "armv5l", "arm", "v5" },
+        { "i386", "386", NULL },          { "i486", "386", NULL },
+        { "i586", "386", NULL },          { "i686", "386", NULL },
+        { "x86", "386", NULL },           { "loongarch64", "loong64", NULL },
+        { "mips64el", "mips64le", NULL }, { "mipsel", "mipsle", NULL },
+        { "ppc64el", "ppc64le", NULL },   { "riscv", "riscv64", NULL },
 };
 
 /* Variants from the newest to the oldest: what runs on one runs on those to its left's machines too. */
@@ -93,7 +97,8 @@ int platform_parse(const char *s, struct platform *ret, struct error *e)
                         count = 3;
         }
         if (count < 2 || count > 3 || part[count - 1][length[count - 1]] != '\0')
-                return error_set(e, ERROR_USAGE, EINVAL, "%s: not a platform (OS/ARCH or OS/ARCH/VARIANT, as linux/arm64)", s);
+                return error_set(e, ERROR_USAGE, EINVAL,
+                                 "%s: not a platform (OS/ARCH or OS/ARCH/VARIANT, as linux/arm64)", s);
 
         p.os = lower(part[0], length[0]);
         p.architecture = lower(part[1], length[1]);
@@ -229,7 +234,8 @@ int manifest_choose(const struct manifest *index, const struct platform *wanted,
                 const struct descriptor *d = &index->manifests[k];
                 size_t n;
 
-                if (d->artifact_type || is_attestation(d) || !(is_manifest_type(d->media_type) || is_index_type(d->media_type)))
+                if (d->artifact_type || is_attestation(d) ||
+                    !(is_manifest_type(d->media_type) || is_index_type(d->media_type)))
                         continue;
                 candidates++;
                 only = k;

@@ -17,10 +17,10 @@
 /* An image as the scopes of its transport see it. */
 struct subject {
         const char *transport;
-        struct image_name name;  /* docker: only */
-        char *directory;         /* oci: only: absolute, without symbolic links */
-        char *tagged_directory;  /* oci: only: "directory:tag", or NULL */
-        char *text;              /* the reference, for messages */
+        struct image_name name; /* docker: only */
+        char *directory;        /* oci: only: absolute, without symbolic links */
+        char *tagged_directory; /* oci: only: "directory:tag", or NULL */
+        char *text;             /* the reference, for messages */
 };
 
 static void subject_clear(struct subject *s)

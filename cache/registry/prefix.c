@@ -10,7 +10,7 @@ void image_name_clear(struct image_name *n)
 {
         free(n->name);
         free(n->suffix);
-        *n = (struct image_name){ 0 };
+        *n = (struct image_name) { 0 };
 }
 
 int image_name_of(const struct reference *ref, struct image_name *ret)
@@ -26,7 +26,7 @@ int image_name_of(const struct reference *ref, struct image_name *ret)
         if (!n.name || !n.suffix)
                 return -ENOMEM;
         *ret = n;
-        n = (struct image_name){ 0 };
+        n = (struct image_name) { 0 };
         return 0;
 }
 

@@ -27,7 +27,7 @@ void reference_clear(struct reference *r)
         free(r->repository);
         free(r->path);
         free(r->tag);
-        *r = (struct reference){ 0 };
+        *r = (struct reference) { 0 };
 }
 
 /* Puts "library/" before a repository of one component. */
@@ -308,7 +308,7 @@ int reference_parse(const char *s, struct reference *ret, struct error *e)
                 return error_set(e, cause.kind, cause.code, "image reference \"%s\": %s",
                                  quote(s, quoted, sizeof(quoted)), cause.message);
         *ret = r;
-        r = (struct reference){ 0 };
+        r = (struct reference) { 0 };
         return 0;
 }
 
@@ -324,7 +324,7 @@ int reference_copy(const struct reference *r, struct reference *ret)
             copy_text(r->path, &copy.path) < 0 || copy_text(r->tag, &copy.tag) < 0)
                 return -ENOMEM;
         *ret = copy;
-        copy = (struct reference){ 0 };
+        copy = (struct reference) { 0 };
         return 0;
 }
 

@@ -177,7 +177,7 @@ int registries_resolve(const struct registries *r, const struct reference *name,
                 return k;
         *ret = c.items;
         *ret_count = c.count;
-        c = (struct candidates){ 0 };
+        c = (struct candidates) { 0 };
         return 0;
 }
 
@@ -190,7 +190,7 @@ static void endpoint_clear(struct endpoint *p)
         free(p->ca_pem);
         free(p->client_cert);
         free(p->client_key);
-        *p = (struct endpoint){ 0 };
+        *p = (struct endpoint) { 0 };
 }
 
 void endpoints_clear(struct endpoints *e)
@@ -198,7 +198,7 @@ void endpoints_clear(struct endpoints *e)
         for (size_t i = 0; i < e->count; i++)
                 endpoint_clear(&e->items[i]);
         free(e->items);
-        *e = (struct endpoints){ 0 };
+        *e = (struct endpoints) { 0 };
 }
 
 /* A full reference and the table that speaks about it. */
@@ -272,7 +272,7 @@ static int rewrite(const char *location, const struct image_name *n, size_t matc
         if (k < 0)
                 return error_errno(e, -k, "%s", where.repository);
         *ret = where;
-        where = (struct reference){ 0 };
+        where = (struct reference) { 0 };
         return 0;
 }
 
@@ -332,7 +332,7 @@ static int add_endpoint(const struct lookup *l, const char *location, struct end
 
 static int add_mirror(const struct lookup *l, const struct registry_mirror *m, struct endpoints *list, struct error *e)
 {
-        list->items[list->count] = (struct endpoint){
+        list->items[list->count] = (struct endpoint) {
                 .is_mirror = true,
                 .insecure = m->insecure,
                 .pull_by_tag = m->pull_by_tag,
@@ -343,7 +343,7 @@ static int add_mirror(const struct lookup *l, const struct registry_mirror *m, s
 
 static int add_primary(const struct lookup *l, struct endpoints *list, struct error *e)
 {
-        list->items[list->count] = (struct endpoint){
+        list->items[list->count] = (struct endpoint) {
                 .insecure = l->registry && l->registry->insecure,
                 .pull_by_tag = true,
                 .pull_by_digest = true,
@@ -367,7 +367,7 @@ static int list_endpoints(const struct lookup *l, struct endpoints *ret, struct 
         if (k < 0)
                 return k;
         *ret = list;
-        list = (struct endpoints){ 0 };
+        list = (struct endpoints) { 0 };
         return 0;
 }
 

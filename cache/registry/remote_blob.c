@@ -35,6 +35,9 @@ struct remote_blob {
         struct spool *spool;
 };
 
+/* So many bytes after a connection broke, whatever broke it is over. */
+#define TROUBLE_OVER (256 * KIB)
+
 struct remote_range {
         struct blob_range range;
         struct pool_buf *buffer;
@@ -43,6 +46,8 @@ struct remote_range {
         uint64_t patience_ms;
         uint64_t received;       /* bytes of the range in the buffer */
         deadline_t deadline;     /* moves on with every byte */
+        deadline_t trouble;      /* connections break: until then they may; 0 while they don't */
+        uint64_t trouble_from;   /* `received` when that began */
         struct exchange exchange;
         bool answered;           /* the exchange has its answer: body from `begun` on */
         uint64_t begun;          /* the range's position where the exchange's body begins */
@@ -325,7 +330,6 @@ static int receive(struct remote_blob *b, struct remote_range *r, uint64_t n, st
         r->received = r->begun + MIN(got, r->length - r->begun);
         if (r->received > before) {
                 r->deadline = deadline_in(r->patience_ms);
-                r->exchange.attempts = 0;
                 /* Our patience was over, not the server's: it sends. */
                 if (k == -ETIMEDOUT && deadline_left(was) == 0)
                         return 0;
@@ -337,11 +341,19 @@ static int receive(struct remote_blob *b, struct remote_range *r, uint64_t n, st
 }
 
 /* The body broke off: what came stays, the rest is asked for again, from the registry itself; by who waits next, when nothing is
- * worth a try now. */
+ * worth a try now. A few bytes before every break do not renew the patience: the end would never come. */
 static int renew(struct remote_blob *b, struct remote_range *r, struct error *e)
 {
-        int k = exchange_failed(&r->exchange, r->deadline, e);
+        int k;
 
+        if (r->trouble == 0 || r->received - r->trouble_from >= TROUBLE_OVER) {
+                r->trouble = deadline_in(r->patience_ms);
+                r->trouble_from = r->received;
+                r->exchange.attempts = 0;
+        }
+        k = exchange_failed(&r->exchange, MIN(r->deadline, r->trouble), e);
+        if (k < 0)
+                r->trouble = 0;
         prepare(b, r);
         return k;
 }

@@ -33,9 +33,9 @@
 struct content {
         struct store *store;
         const struct chunk_table *table;
-        char *name;             /* "sha256:… plain", for the log */
+        char *name; /* "sha256:… plain", for the log */
         int fd, map_fd;
-        int denied;             /* why nothing can be written here: -errno, or 0 */
+        int denied; /* why nothing can be written here: -errno, or 0 */
         void *map;
         size_t map_size;
         _Atomic uint64_t *words; /* in MAP; NULL: there is no map and every chunk is absent */

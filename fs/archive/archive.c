@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* A docker archive as a source: the tar that `docker save` writes. manifest.json names the config and the layers of each image;
- * the image manifest is made from it, the same for the same archive. Layers are uncompressed tars named by nothing but their
- * place, so their digest is their diff_id; newer dockers put an OCI layout into the same tar, where a blob's name is its digest. */
+/* A docker archive as a source: the tar that `docker save` writes. manifest.json names the config and the layers of
+ * each image; the image manifest is made from it, the same for the same archive. Layers are uncompressed tars named
+ * by nothing but their place, so their digest is their diff_id; newer dockers put an OCI layout into the same tar,
+ * where a blob's name is its digest. */
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -131,7 +132,8 @@ static void list_tags(const struct json *images, char *out, size_t size)
                                 n += (size_t) snprintf(out + n, size - n, "%s%s", n > 0 ? ", " : "", json_text(t));
 }
 
-static int choose(struct archive *a, const struct json *images, const char *tag, const struct json **ret, struct error *e)
+static int choose(struct archive *a, const struct json *images, const char *tag, const struct json **ret,
+                  struct error *e)
 {
         const struct json *found = NULL;
         size_t matches = 0;
@@ -147,17 +149,20 @@ static int choose(struct archive *a, const struct json *images, const char *tag,
         }
         list_tags(images, tags, sizeof(tags));
         if (!found)
-                return error_set(e, ERROR_NOT_FOUND, ENOENT, "%s: no such image in the archive; its tags: %s", a->source.name, tags);
+                return error_set(e, ERROR_NOT_FOUND, ENOENT, "%s: no such image in the archive; its tags: %s",
+                                 a->source.name, tags);
         if (matches > 1)
-                return error_set(e, ERROR_USAGE, EINVAL, "%s: %zu images in the archive, name one of them; its tags: %s",
-                                 a->source.name, matches, tags);
+                return error_set(e, ERROR_USAGE, EINVAL,
+                                 "%s: %zu images in the archive, name one of them; its tags: %s", a->source.name,
+                                 matches, tags);
         *ret = found;
         return 0;
 }
 
 /* ---- making the manifest ---- */
 
-static int read_member(struct archive *a, const char *path, size_t max, struct buf *ret, struct member *ret_where, struct error *e)
+static int read_member(struct archive *a, const char *path, size_t max, struct buf *ret, struct member *ret_where,
+                       struct error *e)
 {
         uint64_t offset, size;
         int r;
@@ -167,8 +172,8 @@ static int read_member(struct archive *a, const char *path, size_t max, struct b
                 return error_set(e, r == -ENOENT ? ERROR_BAD_DATA : ERROR_OTHER, EBADMSG, "%s: the archive holds no %s",
                                  a->source.name, path);
         if (size > max)
-                return error_set(e, ERROR_BAD_DATA, EFBIG, "%s: %s has %ju bytes, more than the %zu allowed", a->source.name, path,
-                                 (uintmax_t) size, max);
+                return error_set(e, ERROR_BAD_DATA, EFBIG, "%s: %s has %ju bytes, more than the %zu allowed",
+                                 a->source.name, path, (uintmax_t) size, max);
         if (buf_reserve(ret, (size_t) size) < 0)
                 return error_oom(e);
         r = pread_full(a->fd, ret->data, (size_t) size, offset);
@@ -219,16 +224,18 @@ static int add_layers(struct archive *a, const struct json *image, const struct 
                 int r;
 
                 if (a->member_count > MANIFEST_LAYERS_MAX)
-                        return error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: more than %d layers", a->source.name, MANIFEST_LAYERS_MAX);
+                        return error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: more than %d layers", a->source.name,
+                                         MANIFEST_LAYERS_MAX);
                 if (!json_text(layer) || !json_text(diff_id))
-                        return error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: a layer or diff_id is no string", a->source.name);
+                        return error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: a layer or diff_id is no string",
+                                         a->source.name);
                 r = add_layer(a, json_text(layer), json_text(diff_id), e);
                 if (r < 0)
                         return r;
         }
         if (layer || diff_id)
-                return error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: manifest.json and config disagree on the number of layers",
-                                 a->source.name);
+                return error_set(e, ERROR_BAD_DATA, EBADMSG,
+                                 "%s: manifest.json and config disagree on the number of layers", a->source.name);
         return 0;
 }
 
@@ -236,8 +243,8 @@ static int append_descriptor(struct buf *b, const char *type, const struct membe
 {
         char digest[DIGEST_STRING_MAX];
 
-        return buf_printf(b, "{\"mediaType\":\"%s\",\"digest\":\"%s\",\"size\":%ju}", type, digest_format(&m->digest, digest),
-                          (uintmax_t) m->size);
+        return buf_printf(b, "{\"mediaType\":\"%s\",\"digest\":\"%s\",\"size\":%ju}", type,
+                          digest_format(&m->digest, digest), (uintmax_t) m->size);
 }
 
 static int write_manifest(struct archive *a, struct error *e)

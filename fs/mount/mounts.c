@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The kernel's mount table is the only record of what is mounted: what is to be known of a mount stands in its source. */
+/* The kernel's mount table is the only record of what is mounted: what is to be known of a mount stands in its
+ * source. */
 
 #include <fcntl.h>
 #include <limits.h>
@@ -76,7 +77,8 @@ static void unescape(char *s)
         char *out = s;
 
         while (*s) {
-                if (s[0] == '\\' && s[1] >= '0' && s[1] <= '3' && s[2] >= '0' && s[2] <= '7' && s[3] >= '0' && s[3] <= '7') {
+                if (s[0] == '\\' && s[1] >= '0' && s[1] <= '3' && s[2] >= '0' && s[2] <= '7' && s[3] >= '0' &&
+                    s[3] <= '7') {
                         *out++ = (char) ((s[1] - '0') << 6 | (s[2] - '0') << 3 | (s[3] - '0'));
                         s += 4;
                 } else {
@@ -189,14 +191,16 @@ static int resolve_mountpoint(const char *directory, char **ret, struct error *e
 /* As the owner of the mount who is not root: the set-uid program of libfuse does it. */
 static int run_fusermount(const char *directory, bool lazy, struct error *e)
 {
-        const char *argv[] = { "fusermount3", "-u", lazy ? "-z" : "--", lazy ? "--" : directory, lazy ? directory : NULL, NULL };
+        const char *argv[] = { "fusermount3",           "-u", lazy ? "-z" : "--", lazy ? "--" : directory,
+                               lazy ? directory : NULL, NULL };
         int status;
         pid_t pid;
         int r;
 
         r = posix_spawnp(&pid, argv[0], NULL, NULL, (char *const *) argv, environ);
         if (r != 0)
-                return error_set(e, ERROR_MOUNT, r, "%s: cannot run fusermount3 (package fuse3): %s", directory, strerror(r));
+                return error_set(e, ERROR_MOUNT, r, "%s: cannot run fusermount3 (package fuse3): %s", directory,
+                                 strerror(r));
         while (waitpid(pid, &status, 0) < 0)
                 if (errno != EINTR)
                         return error_set(e, ERROR_MOUNT, errno, "%s: fusermount3: %s", directory, strerror(errno));

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* The FUSE operations of one session. They answer metadata from the image index, at once; a read whose bytes are not in the
- * store is answered by the worker that ends its flight. */
+/* The FUSE operations of one session. They answer metadata from the image index, at once; a read whose bytes are not
+ * in the store is answered by the worker that ends its flight. */
 
 #define FUSE_USE_VERSION 312
 
@@ -24,7 +24,8 @@ struct ops_state {
 
 extern const struct fuse_lowlevel_ops fuse_operations;
 
-/* Answers a read of [offset, offset + size) of a regular file, a range that lies within it; now or later, never short. */
+/* Answers a read of [offset, offset + size) of a regular file, a range that lies within it; now or later, never
+ * short. */
 void read_reply(fuse_req_t req, fuse_ino_t ino, uint64_t offset, size_t size);
 
 int ops_state_init(struct ops_state *s, struct image *image);

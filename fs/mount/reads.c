@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Reads: answered from the store by the thread that got the request, or by whoever ends the flight that brings the bytes. */
+/* Reads: answered from the store by the thread that got the request, or by whoever ends the flight that brings the
+ * bytes. */
 
 #include "ops.h"
 
@@ -18,9 +19,9 @@ struct pending {
         uint64_t id;
         fuse_req_t req;
         fuse_ino_t ino;
-        struct fetch_read *read;  /* guarded by state->lock */
-        bool interrupted;         /* guarded by state->lock */
-        unsigned references;      /* guarded by state->lock */
+        struct fetch_read *read; /* guarded by state->lock */
+        bool interrupted;        /* guarded by state->lock */
+        unsigned references;     /* guarded by state->lock */
         size_t size;
         uint64_t offset;
         uint8_t data[];
@@ -78,11 +79,12 @@ static void answer(void *context, int result, const struct error *e)
         if (result == 0) {
                 fuse_reply_buf(p->req, (const char *) p->data, p->size);
         } else if (result == -EINTR) {
-                log_debug("read #%ju of inode %ju interrupted: the flight goes on", (uintmax_t) p->id, (uintmax_t) p->ino);
+                log_debug("read #%ju of inode %ju interrupted: the flight goes on", (uintmax_t) p->id,
+                          (uintmax_t) p->ino);
                 fuse_reply_err(p->req, EINTR);
         } else {
-                log_error("read of %zu bytes at %ju of inode %ju: %s", p->size, (uintmax_t) p->offset, (uintmax_t) p->ino,
-                          e->message);
+                log_error("read of %zu bytes at %ju of inode %ju: %s", p->size, (uintmax_t) p->offset,
+                          (uintmax_t) p->ino, e->message);
                 fuse_reply_err(p->req, EIO);
         }
 
@@ -149,8 +151,8 @@ static struct pending *pending_new(fuse_req_t req, fuse_ino_t ino, size_t size, 
         return p;
 }
 
-static void read_later(fuse_req_t req, fuse_ino_t ino, uint64_t offset, size_t size, const struct fetch_part *parts, size_t count,
-                       bool holes)
+static void read_later(fuse_req_t req, fuse_ino_t ino, uint64_t offset, size_t size, const struct fetch_part *parts,
+                       size_t count, bool holes)
 {
         struct ops_state *s = fuse_req_userdata(req);
         struct pending *p = pending_new(req, ino, size, offset);

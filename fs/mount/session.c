@@ -25,8 +25,8 @@ struct session {
 
 /* ---- what libfuse has to say ---- */
 
-/* libfuse tells its errors to a log function only. The last one becomes part of our error. Written while a session is set
- * up, by the one thread there is, and ignored later. */
+/* libfuse tells its errors to a log function only. The last one becomes part of our error. Written while a session
+ * is set up, by the one thread there is, and ignored later. */
 static char last_words[400];
 
 static void _printf_(2, 0) take_words(enum fuse_log_level level, const char *format, va_list ap)
@@ -66,7 +66,8 @@ static int check_fuse(struct error *e)
         if (fd >= 0)
                 return 0;
         if (errno == ENOENT || errno == ENXIO || errno == ENODEV)
-                return error_set(e, ERROR_MOUNT, errno, "/dev/fuse: %s: this kernel or container has no FUSE (modprobe fuse)",
+                return error_set(e, ERROR_MOUNT, errno,
+                                 "/dev/fuse: %s: this kernel or container has no FUSE (modprobe fuse)",
                                  strerror(errno));
         return error_set(e, ERROR_MOUNT, errno, "/dev/fuse: %s", strerror(errno));
 }
@@ -88,8 +89,8 @@ static int check_not_mounted(const char *absolute, struct error *e)
                 if (str_eq(table.items[k].directory, absolute))
                         reference = table.items[k].reference;
         if (reference)
-                r = error_set(e, ERROR_MOUNT, EBUSY, "%s is busy: %s is mounted there (regfs umount %s)", absolute, reference,
-                              absolute);
+                r = error_set(e, ERROR_MOUNT, EBUSY, "%s is busy: %s is mounted there (regfs umount %s)", absolute,
+                              reference, absolute);
         else if (stat(absolute, &own) == 0 && stat(up, &parent) == 0 && own.st_dev != parent.st_dev)
                 r = error_set(e, ERROR_MOUNT, EBUSY, "%s is busy: another filesystem is mounted there", absolute);
         mount_table_clear(&table);
@@ -104,9 +105,10 @@ int mountpoint_check(const char *directory, char **ret_absolute, struct error *e
 
         if (stat(directory, &st) < 0) {
                 if (errno == ENOTCONN)
-                        return error_set(e, ERROR_MOUNT, ENOTCONN,
-                                         "%s is stale: the mount of a process that has died is still there (regfs umount %s)",
-                                         directory, directory);
+                        return error_set(
+                                e, ERROR_MOUNT, ENOTCONN,
+                                "%s is stale: the mount of a process that has died is still there (regfs umount %s)",
+                                directory, directory);
                 return error_set(e, ERROR_MOUNT, errno, "mountpoint %s: %s", directory, strerror(errno));
         }
         if (!S_ISDIR(st.st_mode))
@@ -161,15 +163,16 @@ static int append_escaped(struct buf *b, const char *s)
 
 static int fuse_arguments(struct image *image, const struct session_options *o, struct fuse_args *args, struct error *e)
 {
-        _cleanup_free_ char *source = mount_source_format(image_reference(image), image_digest(image), image_platform(image),
-                                                          (long) getpid());
+        _cleanup_free_ char *source = mount_source_format(image_reference(image), image_digest(image),
+                                                          image_platform(image), (long) getpid());
         _cleanup_buf_ struct buf b = { 0 };
 
         if (!source || buf_append_str(&b, "ro,subtype=regfs,fsname=") < 0 || append_escaped(&b, source) < 0)
                 return error_oom(e);
         if (o->fuse_options && *o->fuse_options && buf_printf(&b, ",%s", o->fuse_options) < 0)
                 return error_oom(e);
-        if (fuse_opt_add_arg(args, "regfs") < 0 || fuse_opt_add_arg(args, "-o") < 0 || fuse_opt_add_arg(args, b.data) < 0)
+        if (fuse_opt_add_arg(args, "regfs") < 0 || fuse_opt_add_arg(args, "-o") < 0 ||
+            fuse_opt_add_arg(args, b.data) < 0)
                 return error_oom(e);
         return 0;
 }

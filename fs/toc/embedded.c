@@ -18,6 +18,8 @@
 #define WINDOW (4 * MIB)
 #define PIECE (256 * KIB)
 
+#define TAIL_MIN (16 * KIB)
+
 /* ---- what the annotations say ---- */
 
 struct trust {
@@ -83,8 +85,8 @@ struct reading {
         struct hasher *stored, *json; /* NULL where there is nothing to compare with */
         uint64_t decoded;
 
-        /* What is wrong with the table. It is told only when its digest is right: what others have changed on the way says
-         * nothing about it. */
+        /* What is wrong with the table. It is told only when its digest is right: what others have changed on the
+         * way says nothing about it. */
         int failed;
         struct error why;
         bool verified;
@@ -255,8 +257,8 @@ static int feed_range(struct reading *d, uint64_t offset, uint64_t end, struct e
         return r;
 }
 
-/* The end of the blob, which has the footer and often the table. The caller frees. It is copied, because nobody may wait
- * for a buffer of the pool while he holds another. */
+/* The end of the blob, which has the footer and often the table. The caller frees. It is copied, because nobody may
+ * wait for a buffer of the pool while he holds another. */
 static int read_tail(struct reading *d, size_t n, uint8_t **ret, struct error *e)
 {
         _cleanup_(blob_range_close_ptr) struct blob_range *range = NULL;
@@ -306,10 +308,20 @@ static int find_footer(struct reading *d, const uint8_t *tail, size_t n, struct 
         return r == -EBADMSG && zstdchunked_footer(tail, n, size, ret, NULL) == 0 ? 0 : r;
 }
 
+/* How much of a blob's end is read at once. Of small blobs, whose files' data is fetched a second time with it, a
+ * part. */
+static size_t tail_length(uint64_t size)
+{
+        uint64_t n = MAX(size / 4, (uint64_t) TAIL_MIN);
+
+        n = MIN(n, (uint64_t) EMBEDDED_TAIL);
+        return (size_t) MIN(n, size);
+}
+
 /* Reads the end of the blob, then what of the table stands in front of that. */
 static int read_by_footer(struct reading *d, struct error *e)
 {
-        size_t n = (size_t) MIN(d->options->blob->size, (uint64_t) EMBEDDED_TAIL);
+        size_t n = tail_length(d->options->blob->size);
         uint64_t tail_offset = d->options->blob->size - n, end, from;
         _cleanup_free_ uint8_t *tail = NULL;
         int r;

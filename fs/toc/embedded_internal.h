@@ -48,18 +48,18 @@ struct toc_entry {
 /* ENTRY and everything in it is borrowed for the call. Return 0 or -errno with E; that ends the parse. */
 typedef int toc_entry_fn(void *context, const struct toc_entry *entry, struct error *e);
 
-/* The JSON of a table of contents, pushed in pieces of any size: {"version": 1, "entries": [{…}, …]}. Unknown members are
- * passed over. Memory is bounded, whatever comes. */
+/* The JSON of a table of contents, pushed in pieces of any size: {"version": 1, "entries": [{…}, …]}. Unknown
+ * members are passed over. Memory is bounded, whatever comes. */
 struct toc_parser;
 
 int toc_parser_new(toc_entry_fn *entry, void *context, struct toc_parser **ret);
 struct toc_parser *toc_parser_free(struct toc_parser *p);
 DEFINE_CLEANUP(struct toc_parser *, toc_parser_free)
 
-/* Returns 0; -EBADMSG with E naming entry, member and cause, or the byte: what is no JSON, nests more than 32 deep or has a
- * token of more than 1 MiB; members of a wrong type or out of range, twice in an entry, or spelt in another case (Go's
- * reader takes both, and the last of two: no two readers shall see different trees); names and targets past 4096 bytes or
- * with a NUL; what the callback returns. After a failure every call fails with its code. */
+/* Returns 0; -EBADMSG with E naming entry, member and cause, or the byte: what is no JSON, nests more than 32 deep
+ * or has a token of more than 1 MiB; members of a wrong type or out of range, twice in an entry, or spelt in another
+ * case (Go's reader takes both, and the last of two: no two readers shall see different trees); names and targets
+ * past 4096 bytes or with a NUL; what the callback returns. After a failure every call fails with its code. */
 int toc_parser_feed(struct toc_parser *p, const uint8_t *data, size_t n, struct error *e);
 int toc_parser_finish(struct toc_parser *p, struct error *e);
 
@@ -77,9 +77,9 @@ int toc_rows_new(enum codec codec, uint64_t data_end, struct toc_rows **ret);
 struct toc_rows *toc_rows_free(struct toc_rows *rows);
 DEFINE_CLEANUP(struct toc_rows *, toc_rows_free)
 
-/* Returns 0; -EBADMSG with E naming entry and cause: a chunk that belongs to no file, whose size does not fit the file's,
- * whose range lies outside of the data, overlaps another one or stands before it, that cannot hold what it claims, or that
- * has no digest; what layer_tree_add refuses; -ENOMEM. */
+/* Returns 0; -EBADMSG with E naming entry and cause: a chunk that belongs to no file, whose size does not fit the
+ * file's, whose range lies outside of the data, overlaps another one or stands before it, that cannot hold what it
+ * claims, or that has no digest; what layer_tree_add refuses; -ENOMEM. */
 int toc_rows_add(struct toc_rows *rows, const struct toc_entry *entry, struct error *e);
 
 /* Ends the last chunk, and the tree. */
@@ -100,8 +100,9 @@ struct toc_place {
         uint64_t data_end; /* of the files' data in front of it */
 };
 
-/* Finds the footer at the end of a blob of SIZE bytes, the last N of which are at TAIL. Returns 0; -EBADMSG with E when
- * there is none or it tells what cannot be; estargz_footer: -ENOENT, without E, when it says that the table is elsewhere. */
+/* Finds the footer at the end of a blob of SIZE bytes, the last N of which are at TAIL. Returns 0; -EBADMSG with E
+ * when there is none or it tells what cannot be; estargz_footer: -ENOENT, without E, when it says that the table is
+ * elsewhere. */
 int estargz_footer(const uint8_t *tail, size_t n, uint64_t size, struct toc_place *ret, struct error *e);
 int zstdchunked_footer(const uint8_t *tail, size_t n, uint64_t size, struct toc_place *ret, struct error *e);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Entries become a layer tree, and their chunks rows. A table is taken for sound only in the order that its writers give
- * it: that of the blob. So each chunk either begins behind the range of the one before, whose end is then known, or goes
- * on in it (innerOffset), and nothing overlaps. */
+/* Entries become a layer tree, and their chunks rows. A table is taken for sound only in the order that its writers
+ * give it: that of the blob. So each chunk either begins behind the range of the one before, whose end is then
+ * known, or goes on in it (innerOffset), and nothing overlaps. */
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -15,7 +15,8 @@
 
 #define CHUNKS_MAX 16000000u
 
-/* Chunks longer than CHUNK_CONTENT_MAX are found out to be zeros by their digest; so much is hashed for that at most. */
+/* Chunks longer than CHUNK_CONTENT_MAX are found out to be zeros by their digest; so much is hashed for that at
+ * most. */
 #define ZEROS_HASHED_MAX (8 * GIB)
 
 /* SHA-256 of the byte 0x0f, which is what a landmark holds. */
@@ -188,8 +189,8 @@ static int hash_zeros(struct toc_rows *rows, uint64_t length, const struct diges
         return r;
 }
 
-/* No buffer holds such a chunk, and it cannot be cut: one digest stands for all of it. Unless it is a hole that its writer
- * had no name for. */
+/* No buffer holds such a chunk, and it cannot be cut: one digest stands for all of it. Unless it is a hole that its
+ * writer had no name for. */
 static int add_long(struct toc_rows *rows, uint64_t length, const struct digest *digest, struct error *e)
 {
         bool zeros;

@@ -175,13 +175,12 @@ static int pass_tar(struct toc_decoder *d, size_t n, struct error *e)
         return r;
 }
 
+/* Behind the table come its padding and the member's trailer, so the input never ends before the table does. */
 static int estargz_feed(struct toc_decoder *d, const uint8_t *data, size_t n, struct error *e)
 {
-        bool filled = true; /* what was filled may not be all of the output */
-
         d->gzip.next_in = (Bytef *) data;
         d->gzip.avail_in = (uInt) n;
-        while ((d->gzip.avail_in > 0 || filled) && !d->gzip_ended && !is_complete(d)) {
+        while (d->gzip.avail_in > 0 && !d->gzip_ended && !is_complete(d)) {
                 int status, r;
 
                 d->gzip.next_out = d->piece;
@@ -189,11 +188,10 @@ static int estargz_feed(struct toc_decoder *d, const uint8_t *data, size_t n, st
                 status = inflate(&d->gzip, Z_NO_FLUSH);
                 if (status == Z_MEM_ERROR)
                         return error_oom(e);
-                if (status != Z_OK && status != Z_STREAM_END && status != Z_BUF_ERROR)
+                if (status != Z_OK && status != Z_STREAM_END)
                         return error_set(e, ERROR_BAD_DATA, EBADMSG, "gzip: %s",
                                          d->gzip.msg ? d->gzip.msg : "damaged stream");
                 d->gzip_ended = status == Z_STREAM_END;
-                filled = d->gzip.avail_out == 0;
                 r = pass_tar(d, PIECE - d->gzip.avail_out, e);
                 if (r < 0)
                         return r;

@@ -132,7 +132,8 @@ static int consume(struct pass *p, struct blob_range *range, uint64_t offset, co
                 int r;
 
                 if (cancelled(p))
-                        return error_set(e, ERROR_OTHER, ECANCELED, "%s: indexing was interrupted", p->options->blob->name);
+                        return error_set(e, ERROR_OTHER, ECANCELED, "%s: indexing was interrupted",
+                                         p->options->blob->name);
                 r = blob_range_wait(range, MIN(done + PIECE, length), &received, e);
                 if (r < 0)
                         return r;
@@ -146,7 +147,8 @@ static int consume(struct pass *p, struct blob_range *range, uint64_t offset, co
         return 0;
 }
 
-static int open_window(struct pass *p, uint64_t offset, struct pool_buf *buffer, size_t at, struct blob_range **ret, struct error *e)
+static int open_window(struct pass *p, uint64_t offset, struct pool_buf *buffer, size_t at, struct blob_range **ret,
+                       struct error *e)
 {
         struct blob *blob = p->options->blob;
         uint64_t length = MIN((uint64_t) WINDOW, blob->size - offset);
@@ -206,8 +208,9 @@ static int verify(struct pass *p, struct error *e)
                 return hash_failed(p, r, e);
         if (digest_equal(&digest, &p->options->blob->digest))
                 return 0;
-        return error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: the layer's digest is %s, expected %s", p->options->blob->name,
-                         digest_format(&digest, actual), digest_format(&p->options->blob->digest, expected));
+        return error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: the layer's digest is %s, expected %s",
+                         p->options->blob->name, digest_format(&digest, actual),
+                         digest_format(&p->options->blob->digest, expected));
 }
 
 static int write_toc(struct pass *p, uint64_t content_size, struct error *e)

@@ -17,22 +17,22 @@ struct index_rows {
 
         struct chunk *chunks;
         size_t count, allocated;
-        size_t run;             /* the first chunk of the blob range that the last one belongs to */
+        size_t run; /* the first chunk of the blob range that the last one belongs to */
         struct checkpoint *checkpoints;
         size_t checkpoint_count, checkpoints_allocated;
         struct buf windows;
         ZSTD_CCtx *compressor;
 
-        struct hasher *range;   /* of the run's blob range */
-        uint8_t *content;       /* of the last chunk, SCAN_CHUNK_MAX bytes: whether it is a slice is known at its end only */
+        struct hasher *range; /* of the run's blob range */
+        uint8_t *content; /* of the last chunk, SCAN_CHUNK_MAX bytes: whether it is a slice is known at its end only */
         size_t content_length;
         uint64_t content_offset;
 
         const uint8_t *feed;
         uint64_t feed_offset;
         size_t feed_length;
-        uint8_t before;         /* the byte ahead of the feed */
-        uint64_t hashed_to;     /* blob offset up to which bytes went into `range` */
+        uint8_t before;     /* the byte ahead of the feed */
+        uint64_t hashed_to; /* blob offset up to which bytes went into `range` */
 };
 
 struct index_rows *index_rows_free(struct index_rows *rows)
@@ -94,7 +94,8 @@ static int hash_range_to(struct index_rows *rows, uint64_t end)
                 rows->hashed_to++;
         }
         if (rows->hashed_to < end) {
-                r = hasher_update(rows->range, rows->feed + (rows->hashed_to - rows->feed_offset), (size_t) (end - rows->hashed_to));
+                r = hasher_update(rows->range, rows->feed + (rows->hashed_to - rows->feed_offset),
+                                  (size_t) (end - rows->hashed_to));
                 if (r < 0)
                         return r;
                 rows->hashed_to = end;
@@ -113,8 +114,9 @@ int index_rows_feed_end(struct index_rows *rows)
 int index_rows_content(struct index_rows *rows, const uint8_t *data, size_t n, struct error *e)
 {
         if (n > SCAN_CHUNK_MAX - rows->content_length)
-                return error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: no chunk boundary within %zu bytes at content offset %ju",
-                                 rows->name, SCAN_CHUNK_MAX, (uintmax_t) (rows->content_offset - rows->content_length));
+                return error_set(e, ERROR_BAD_DATA, EBADMSG,
+                                 "%s: no chunk boundary within %zu bytes at content offset %ju", rows->name,
+                                 SCAN_CHUNK_MAX, (uintmax_t) (rows->content_offset - rows->content_length));
         memcpy(rows->content + rows->content_length, data, n);
         rows->content_length += n;
         rows->content_offset += n;
@@ -154,8 +156,9 @@ static int end_range(struct index_rows *rows, uint64_t end, struct error *e)
         int r;
 
         if (!(first->flags & CHUNK_SLICE) && end - first->blob_offset > CHUNK_BLOB_MAX)
-                return error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: %ju bytes at blob offset %ju hold a chunk of %ju bytes only",
-                                 rows->name, (uintmax_t) (end - first->blob_offset), (uintmax_t) first->blob_offset,
+                return error_set(e, ERROR_BAD_DATA, EBADMSG,
+                                 "%s: %ju bytes at blob offset %ju hold a chunk of %ju bytes only", rows->name,
+                                 (uintmax_t) (end - first->blob_offset), (uintmax_t) first->blob_offset,
                                  (uintmax_t) first->content_length);
         r = hash_range_to(rows, end);
         if (r == 0)
@@ -181,8 +184,8 @@ static int pack_window(struct index_rows *rows, const struct scan_boundary *b, s
         r = buf_reserve(&rows->windows, MAX(bound, (size_t) b->window_length));
         if (r < 0)
                 return r;
-        n = ZSTD_compressCCtx(rows->compressor, rows->windows.data + rows->windows.len, bound, b->window, b->window_length,
-                              WINDOW_LEVEL);
+        n = ZSTD_compressCCtx(rows->compressor, rows->windows.data + rows->windows.len, bound, b->window,
+                              b->window_length, WINDOW_LEVEL);
         if (ZSTD_isError(n) || n >= b->window_length) {
                 memcpy(rows->windows.data + rows->windows.len, b->window, b->window_length);
                 n = b->window_length;
@@ -212,7 +215,9 @@ static int add_checkpoint(struct index_rows *rows, const struct scan_boundary *b
 /* A new chunk: a slice goes on in the run of the one before, anything else starts a run of its own. */
 static int begin(struct index_rows *rows, const struct scan_boundary *b)
 {
-        struct chunk c = { .content_offset = b->content_offset, .codec = (uint8_t) b->codec, .checkpoint = CHECKPOINT_NONE };
+        struct chunk c = { .content_offset = b->content_offset,
+                           .codec = (uint8_t) b->codec,
+                           .checkpoint = CHECKPOINT_NONE };
         int r;
 
         r = array_reserve(rows->chunks, &rows->allocated, rows->count + 1);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* The chunk rows of a layer while the indexer passes over it: boundaries as the scan reports them, digests of blob ranges and
- * of slices, checksums for the map, checkpoints with their windows. Used by one thread. */
+/* The chunk rows of a layer while the indexer passes over it: boundaries as the scan reports them, digests of blob
+ * ranges and of slices, checksums for the map, checkpoints with their windows. Used by one thread. */
 
 #include "regfs/chunk.h"
 #include "regfs/codec.h"

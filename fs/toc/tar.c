@@ -235,7 +235,7 @@ static int begin_sparse_records(struct tar_scanner *t, const struct pax_records 
 static int begin_sparse_data(struct tar_scanner *t)
 {
         sparse_map_clear(&t->sparse);
-        t->sparse_reader = (struct sparse_reader){ 0 };
+        t->sparse_reader = (struct sparse_reader) { 0 };
         t->sparse_bytes = 0;
         t->state = STATE_SPARSE_MAP;
         return 0;
@@ -393,7 +393,7 @@ static int step_header(struct tar_scanner *t, struct input *in, struct error *e)
         if (!t->pending)
                 reset_entry(t);
         t->link_body = 0;
-        t->entry = (struct layer_entry){ 0 };
+        t->entry = (struct layer_entry) { 0 };
         t->header_offset = t->offset - TAR_BLOCK;
         return begin_member(t, h, e);
 }

@@ -21,7 +21,7 @@ void pax_records_free(struct pax_records *r)
 {
         free(r->xattrs);
         free(r->strings);
-        *r = (struct pax_records){ 0 };
+        *r = (struct pax_records) { 0 };
 }
 
 int pax_number(const char *s, uint64_t max, uint64_t *ret, struct error *e)
@@ -165,7 +165,7 @@ static int add_xattr(struct pax_records *r, const char *name, const char *value,
                 return error_set(e, ERROR_BAD_DATA, EBADMSG, "more than %u extended attributes", TAR_XATTRS_MAX);
         if (array_reserve(r->xattrs, &r->xattr_allocated, r->xattr_count + 1) < 0)
                 return error_oom(e);
-        r->xattrs[r->xattr_count++] = (struct layer_xattr){
+        r->xattrs[r->xattr_count++] = (struct layer_xattr) {
                 .name = name,
                 .value = (const uint8_t *) value,
                 .value_length = length,

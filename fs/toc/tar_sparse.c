@@ -19,7 +19,7 @@ void sparse_map_clear(struct sparse_map *m)
 void sparse_map_free(struct sparse_map *m)
 {
         free(m->extents);
-        *m = (struct sparse_map){ 0 };
+        *m = (struct sparse_map) { 0 };
 }
 
 int sparse_map_add(struct sparse_map *m, uint64_t offset, uint64_t length, struct error *e)
@@ -38,7 +38,7 @@ int sparse_map_add(struct sparse_map *m, uint64_t offset, uint64_t length, struc
                 return 0;
         if (array_reserve(m->extents, &m->allocated, m->count + 1) < 0)
                 return error_oom(e);
-        m->extents[m->count++] = (struct extent){ .file_offset = offset, .length = length };
+        m->extents[m->count++] = (struct extent) { .file_offset = offset, .length = length };
         m->stored += length;
         return 0;
 }

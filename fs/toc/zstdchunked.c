@@ -111,27 +111,22 @@ static int zstdchunked_open(toc_output_fn *output, void *context, struct toc_dec
         return 0;
 }
 
+/* The library keeps a byte of the frame back until all that the frame decodes to is out. */
 static int zstdchunked_feed(struct toc_decoder *d, const uint8_t *data, size_t n, struct error *e)
 {
         ZSTD_inBuffer in = { .src = data, .size = n };
-        size_t filled = PIECE;
 
-        /* A piece that was filled may not be all of the output. */
-        while (in.pos < in.size || filled == PIECE) {
+        while (in.pos < in.size) {
                 ZSTD_outBuffer out = { .dst = d->piece, .size = PIECE };
-                size_t hint;
+                size_t hint = ZSTD_decompressStream(d->zstd, &out, &in);
                 int r;
 
-                if (in.pos == in.size && d->ended)
-                        break;
-                hint = ZSTD_decompressStream(d->zstd, &out, &in);
                 if (ZSTD_getErrorCode(hint) == ZSTD_error_memory_allocation)
                         return error_oom(e);
                 if (ZSTD_isError(hint))
                         return error_set(e, ERROR_BAD_DATA, EBADMSG, "zstd: %s", ZSTD_getErrorName(hint));
                 d->ended = hint == 0;
-                filled = out.pos;
-                r = filled > 0 ? d->output(d->context, d->piece, filled, e) : 0;
+                r = out.pos > 0 ? d->output(d->context, d->piece, out.pos, e) : 0;
                 if (r < 0)
                         return r;
         }

@@ -31,19 +31,19 @@ static inline void close_fd_ptr(int *fd)
 #define _cleanup_close_ _cleanup_(close_fd_ptr)
 
 /* Defines the attribute's function for a destructor that takes a pointer and accepts NULL. */
-#define DEFINE_CLEANUP(type, destructor)                                 \
-        static inline _unused_ void destructor##_ptr(type *p)            \
-        {                                                                \
-                if (*p)                                                  \
-                        destructor(*p);                                  \
+#define DEFINE_CLEANUP(type, destructor)                      \
+        static inline _unused_ void destructor##_ptr(type *p) \
+        {                                                     \
+                if (*p)                                       \
+                        destructor(*p);                       \
         }
 
 /* Hands a pointer on: yields its value and leaves NULL behind, so that the cleanup has nothing to do. */
-#define steal_ptr(p)                            \
-        ({                                      \
-                __typeof__(p) _stolen = (p);    \
-                (p) = NULL;                     \
-                _stolen;                        \
+#define steal_ptr(p)                         \
+        ({                                   \
+                __typeof__(p) _stolen = (p); \
+                (p) = NULL;                  \
+                _stolen;                     \
         })
 
 static inline int steal_fd(int *fd)
@@ -55,17 +55,17 @@ static inline int steal_fd(int *fd)
 }
 
 #define ELEMENTSOF(array) (sizeof(array) / sizeof((array)[0]))
-#define MIN(a, b)                                       \
-        ({                                              \
-                __typeof__(a) _min_a = (a);             \
-                __typeof__(b) _min_b = (b);             \
-                _min_a < _min_b ? _min_a : _min_b;      \
+#define MIN(a, b)                                  \
+        ({                                         \
+                __typeof__(a) _min_a = (a);        \
+                __typeof__(b) _min_b = (b);        \
+                _min_a < _min_b ? _min_a : _min_b; \
         })
-#define MAX(a, b)                                       \
-        ({                                              \
-                __typeof__(a) _max_a = (a);             \
-                __typeof__(b) _max_b = (b);             \
-                _max_a > _max_b ? _max_a : _max_b;      \
+#define MAX(a, b)                                  \
+        ({                                         \
+                __typeof__(a) _max_a = (a);        \
+                __typeof__(b) _max_b = (b);        \
+                _max_a > _max_b ? _max_a : _max_b; \
         })
 
 #define KIB ((size_t) 1 << 10)
@@ -87,7 +87,8 @@ static inline bool range_fits(uint64_t offset, uint64_t length, uint64_t total)
 #endif
 
 /* In C, an attribute of a member can name a lock that is its sibling only where the compiler parses attributes late
- * (clang 20's -fexperimental-late-parse-attributes, which the build then gives). Elsewhere GUARDED_BY is for the reader. */
+ * (clang 20's -fexperimental-late-parse-attributes, which the build then gives). Elsewhere GUARDED_BY is for the
+ * reader. */
 #if defined(REGFS_LATE_PARSED_ATTRIBUTES)
 #define GUARDED_BY(lock) THREAD_ANNOTATION(guarded_by(lock))
 #define PT_GUARDED_BY(lock) THREAD_ANNOTATION(pt_guarded_by(lock))

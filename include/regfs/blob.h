@@ -21,11 +21,11 @@
 struct descriptor {
         struct digest digest;
         uint64_t size;
-        char *media_type;     /* without parameters; "" when absent */
-        char *artifact_type;  /* or NULL */
-        char **urls;          /* NULL-terminated, or NULL */
-        char **annotations;   /* key, value, key, value …, NULL-terminated, or NULL */
-        uint8_t *data;        /* inlined content, verified, or NULL */
+        char *media_type;    /* without parameters; "" when absent */
+        char *artifact_type; /* or NULL */
+        char **urls;         /* NULL-terminated, or NULL */
+        char **annotations;  /* key, value, key, value …, NULL-terminated, or NULL */
+        uint8_t *data;       /* inlined content, verified, or NULL */
         size_t data_size;
         char *os, *architecture, *variant; /* of an index entry's platform, or NULL */
 };
@@ -52,7 +52,7 @@ struct blob {
         const struct blob_ops *ops;
         struct digest digest;
         uint64_t size;
-        char *name;           /* for errors and logs: "sha256:… of docker.io/library/alpine" */
+        char *name; /* for errors and logs: "sha256:… of docker.io/library/alpine" */
 };
 
 struct blob_range {
@@ -65,19 +65,19 @@ static inline struct blob *blob_free(struct blob *b)
 }
 DEFINE_CLEANUP(struct blob *, blob_free)
 
-/* Begins to read [offset, offset + length) of the blob into BUFFER from position AT; the range keeps its own reference on
- * BUFFER as long as anything may write to it, also past range_close. It is given up when no byte has arrived for PATIENCE_MS,
- * with all retries: a slow link is no error, a dead one is. Returns 0, or -errno with E. */
+/* Begins to read [offset, offset + length) of the blob into BUFFER from position AT; the range keeps its own
+ * reference on BUFFER as long as anything may write to it, also past range_close. It is given up when no byte has
+ * arrived for PATIENCE_MS, with all retries: a slow link is no error, a dead one is. Returns 0, or -errno with E. */
 static inline int blob_range_open(struct blob *b, uint64_t offset, uint64_t length, struct pool_buf *buffer, size_t at,
                                   uint64_t patience_ms, struct blob_range **ret, struct error *e)
 {
         return b->ops->range_open(b, offset, length, buffer, at, patience_ms, ret, e);
 }
 
-/* Waits until the first N bytes of the range (N ≤ length) are in the buffer. All patience is in here: broken connections,
- * 429 and 5xx, expired tokens, redirects that expired and mirrors that died are tried again from where the bytes ended,
- * until the patience ends. *ret_received ≥ N on success. One thread at a time. Returns 0 or -errno with E that names blob,
- * range, host and cause. */
+/* Waits until the first N bytes of the range (N ≤ length) are in the buffer. All patience is in here: broken
+ * connections, 429 and 5xx, expired tokens, redirects that expired and mirrors that died are tried again from where
+ * the bytes ended, until the patience ends. *ret_received ≥ N on success. One thread at a time. Returns 0 or -errno
+ * with E that names blob, range, host and cause. */
 static inline int blob_range_wait(struct blob_range *r, uint64_t n, uint64_t *ret_received, struct error *e)
 {
         return r->blob->ops->range_wait(r, n, ret_received, e);
@@ -128,8 +128,8 @@ static inline int source_resolve(struct source *s, deadline_t deadline, struct d
 }
 
 /* The manifest or index of that digest, verified against it; DIGEST NULL: what the reference stands for. */
-static inline int source_manifest(struct source *s, const struct digest *digest, deadline_t deadline, struct document *ret,
-                                  struct error *e)
+static inline int source_manifest(struct source *s, const struct digest *digest, deadline_t deadline,
+                                  struct document *ret, struct error *e)
 {
         return s->ops->manifest(s, digest, deadline, ret, e);
 }
@@ -140,9 +140,10 @@ static inline int source_blob(struct source *s, const struct descriptor *descrip
         return s->ops->blob(s, descriptor, ret, e);
 }
 
-/* A small blob (config, TOC …) whole and verified: at most MAX bytes. Inlined data is used where the descriptor has it. */
-int source_blob_read(struct source *s, const struct descriptor *descriptor, struct pool *pool, size_t max, deadline_t deadline,
-                     struct buf *ret, struct error *e);
+/* A small blob (config, TOC …) whole and verified: at most MAX bytes. Inlined data is used where the descriptor has
+ * it. */
+int source_blob_read(struct source *s, const struct descriptor *descriptor, struct pool *pool, size_t max,
+                     deadline_t deadline, struct buf *ret, struct error *e);
 
 /* oci:DIR[:TAG]. Reads index.json; without a tag there must be one image. Blobs are files. */
 int layout_source_new(const char *directory, const char *tag, struct source **ret, struct error *e);

@@ -54,7 +54,8 @@ _Static_assert(sizeof(struct chunk) == 80, "chunk rows are part of the file form
 /* No chunk may hold more: bounds every buffer. */
 #define CHUNK_CONTENT_MAX (32 * MIB)
 
-/* Nor may a chunk that stands alone have a longer blob range: it is fetched into one buffer. Slices come as a stream. */
+/* Nor may a chunk that stands alone have a longer blob range: it is fetched into one buffer. Slices come as a
+ * stream. */
 #define CHUNK_BLOB_MAX (2 * CHUNK_CONTENT_MAX)
 
 /* Where raw inflate resumes: the first bit is bit BITS of the byte at blob offset IN - (BITS ? 1 : 0) counted the

@@ -14,10 +14,10 @@
 struct client;
 
 struct client_options {
-        struct http *http;                           /* borrowed, outlives the client */
-        const struct registries *registries;         /* borrowed likewise */
-        struct credential_options credentials;       /* strings are copied */
-        uint64_t timeout_ms;                         /* patience for one request with all its retries; 0: 60 s */
+        struct http *http;                     /* borrowed, outlives the client */
+        const struct registries *registries;   /* borrowed likewise */
+        struct credential_options credentials; /* strings are copied */
+        uint64_t timeout_ms;                   /* patience for one request with all its retries; 0: 60 s */
 };
 
 int client_new(const struct client_options *options, struct client **ret, struct error *e);
@@ -30,5 +30,5 @@ int client_source_new(struct client *c, const struct reference *ref, struct sour
 
 /* Requests that are not blobs of the image: path below "/v2/<repository>/" ("referrers/sha256:…", "tags/list").
  * Goes through mirrors, auth, retries. Not found: -ENOENT. For later commands. */
-int client_get(struct source *s, const char *path, const char *accept, size_t max, deadline_t deadline, struct buf *ret_body,
-               struct error *e);
+int client_get(struct source *s, const char *path, const char *accept, size_t max, deadline_t deadline,
+               struct buf *ret_body, struct error *e);

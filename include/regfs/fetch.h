@@ -3,10 +3,10 @@
 
 /* Content ranges of one layer → bytes: from the store, or by a flight: range → decode → verify → store → wake.
  *
- * A flight fetches one run of neighbouring absent chunks for any number of readers; nobody fetches a chunk that another
- * flight of this process has under way. Flights run on workers, never on the caller's thread. A reader that is cancelled or
- * times out is detached: the flight goes on, and its bytes reach the store. A read that fails verification is fetched once
- * more, then it is an error.
+ * A flight fetches one run of neighbouring absent chunks for any number of readers; nobody fetches a chunk that
+ * another flight of this process has under way. Flights run on workers, never on the caller's thread. A reader that
+ * is cancelled or times out is detached: the flight goes on, and its bytes reach the store. A read that fails
+ * verification is fetched once more, then it is an error.
  *
  * Lock order: fetcher → read. No lock is held during I/O or callbacks. */
 
@@ -21,12 +21,12 @@
 struct fetcher;
 
 struct fetcher_options {
-        struct blob *blob;                /* borrowed, as all of these, for the fetcher's life */
+        struct blob *blob; /* borrowed, as all of these, for the fetcher's life */
         const struct chunk_table *table;
         struct content *content;
         struct pool *pool;
         struct workers *workers;
-        uint64_t timeout_ms;              /* for one flight, with all retries; 0: 60 s */
+        uint64_t timeout_ms; /* for one flight, with all retries; 0: 60 s */
 };
 
 int fetcher_new(const struct fetcher_options *options, struct fetcher **ret, struct error *e);
@@ -43,22 +43,23 @@ struct fetch_part {
         size_t at;
 };
 
-/* Tries to answer all parts from the store alone, into OUT. 0, or -EAGAIN when something must be fetched. Never blocks on
- * the network. */
+/* Tries to answer all parts from the store alone, into OUT. 0, or -EAGAIN when something must be fetched. Never
+ * blocks on the network. */
 int fetch_cached(const struct fetch_part *parts, size_t count, uint8_t *out);
 
 struct fetch_read;
 
-/* Called exactly once, from a worker or from within fetch_start (which has set *RET by then) or fetch_cancel, with no lock
- * held. RESULT: 0 with all bytes in place, or -errno with E (borrowed). The read itself may be released from within. */
+/* Called exactly once, from a worker or from within fetch_start (which has set *RET by then) or fetch_cancel, with
+ * no lock held. RESULT: 0 with all bytes in place, or -errno with E (borrowed). The read itself may be released from
+ * within. */
 typedef void fetch_done_fn(void *context, int result, const struct error *e);
 
-/* Begins to bring all parts into OUT, which is not written to any more once DONE is called. BUFFER (or NULL) is the pool buffer
- * that OUT lies in: the read holds a reference until then. It comes from another pool than the fetcher's: flights wait there
- * for as long as it takes.
- * Returns 0, and DONE will be called; or -ENOMEM with E, and it won't. The caller holds one reference on *ret. */
-int fetch_start(const struct fetch_part *parts, size_t count, struct pool_buf *buffer, uint8_t *out, fetch_done_fn *done,
-                void *context, struct fetch_read **ret, struct error *e);
+/* Begins to bring all parts into OUT, which is not written to any more once DONE is called. BUFFER (or NULL) is the
+ * pool buffer that OUT lies in: the read holds a reference until then. It comes from another pool than the
+ * fetcher's: flights wait there for as long as it takes. Returns 0, and DONE will be called; or -ENOMEM with E, and
+ * it won't. The caller holds one reference on *ret. */
+int fetch_start(const struct fetch_part *parts, size_t count, struct pool_buf *buffer, uint8_t *out,
+                fetch_done_fn *done, void *context, struct fetch_read **ret, struct error *e);
 
 /* Detaches the reader: DONE is called with -EINTR unless it has been or is being called. Flights go on. */
 void fetch_cancel(struct fetch_read *r);

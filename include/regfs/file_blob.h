@@ -6,5 +6,5 @@
 #include "regfs/blob.h"
 
 /* The descriptor FD becomes the blob's, also on failure. NAME is copied. */
-int file_blob_new(int fd, uint64_t start, const struct digest *digest, uint64_t size, const char *name, struct blob **ret,
-                  struct error *e);
+int file_blob_new(int fd, uint64_t start, const struct digest *digest, uint64_t size, const char *name,
+                  struct blob **ret, struct error *e);

@@ -91,15 +91,15 @@ DEFINE_CLEANUP(struct transfer *, transfer_unref)
 
 /* Waits until status line and headers are there, at most until DEADLINE (the caller's; the transfer goes on).
  * Returns 0, or -errno with E when the transfer failed before that. Failures are of kind UNREACHABLE: E names URL
- * (masked) and what libcurl said; a certificate that is not trusted, a name that does not resolve, a refused connection,
- * each with its own words and code (-ENOTCONN family: ECONNREFUSED, ECONNRESET, EHOSTUNREACH, ETIMEDOUT, EPROTO for TLS).
- * ENXIO: the name does not exist; EHOSTUNREACH: it cannot be resolved just now. To tell these two, the caller's thread
- * asks the resolver once more.
+ * (masked) and what libcurl said; a certificate that is not trusted, a name that does not resolve, a refused
+ * connection, each with its own words and code (-ENOTCONN family: ECONNREFUSED, ECONNRESET, EHOSTUNREACH, ETIMEDOUT,
+ * EPROTO for TLS). ENXIO: the name does not exist; EHOSTUNREACH: it cannot be resolved just now. To tell these two,
+ * the caller's thread asks the resolver once more.
  *
- * A ranged request counts as answered by 206 with exactly the Content-Range asked for, or by 200 when the range starts
- * at 0 and Content-Length equals its length. transfer_range_ignored() tells a 200 that sends everything (the body is
- * not read then, transfer_wait returns -EOPNOTSUPP); a 206 with another range, or without a range asked for, fails with
- * -EBADMSG (kind BAD_DATA), and so do headers of more than 256 KiB. */
+ * A ranged request counts as answered by 206 with exactly the Content-Range asked for, or by 200 when the range
+ * starts at 0 and Content-Length equals its length. transfer_range_ignored() tells a 200 that sends everything (the
+ * body is not read then, transfer_wait returns -EOPNOTSUPP); a 206 with another range, or without a range asked for,
+ * fails with -EBADMSG (kind BAD_DATA), and so do headers of more than 256 KiB. */
 int transfer_wait_headers(struct transfer *t, deadline_t deadline, struct error *e);
 
 /* Waits until N bytes of the body have reached the sink, or all of it; at most until DEADLINE. *ret_received gets the

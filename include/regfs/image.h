@@ -28,9 +28,9 @@ const char *image_platform(const struct image *i);
 /* What stat(2) says of a row; st_dev is 0. */
 void image_stat(const struct image *i, uint32_t row, struct stat *ret);
 
-/* The parts of the file at ROW that [offset, offset + length) is made of. The range lies within the file. What no part covers
- * reads as zeros: *RET_HOLES tells whether there is any. At most MAX parts go to PARTS; returns how many there are in all:
- * when that is more than MAX, call again with more room. */
+/* The parts of the file at ROW that [offset, offset + length) is made of. The range lies within the file. What no
+ * part covers reads as zeros: *RET_HOLES tells whether there is any. At most MAX parts go to PARTS; returns how many
+ * there are in all: when that is more than MAX, call again with more room. */
 size_t image_parts(struct image *i, uint32_t row, uint64_t offset, size_t length, struct fetch_part *parts, size_t max,
                    bool *ret_holes);
 

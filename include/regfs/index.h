@@ -11,9 +11,10 @@
 #include "regfs/store.h"
 
 struct index_options {
-        struct blob *blob;              /* its digest is verified over the whole pass */
-        bool digest_is_diff_id;         /* docker-archive: the digest may be the diff_id. For an uncompressed tar that is the same
-                                         * thing; a compressed blob is right when its own bytes or its decoded ones have it */
+        struct blob *blob; /* its digest is verified over the whole pass */
+        /* docker-archive: the digest may be the diff_id. For an uncompressed tar that is the same thing; a compressed blob
+         * is right when its own bytes or its decoded ones have it. */
+        bool digest_is_diff_id;
         struct pool *pool;
         struct store *store;
         uint64_t timeout_ms;            /* without progress */
@@ -21,7 +22,7 @@ struct index_options {
         atomic_bool *cancel;            /* ends the pass with -ECANCELED when set; or NULL */
 };
 
-/* Reads the layer once, publishes {toc, content, map} in the store as kind "plain". When anything is wrong, the digest at
- * the end included, everything from the pass is thrown away. Blocks; call it from a thread of its own.
+/* Reads the layer once, publishes {toc, content, map} in the store as kind "plain". When anything is wrong, the
+ * digest at the end included, everything from the pass is thrown away. Blocks; call it from a thread of its own.
  * Returns 0 or -errno with E naming the blob, and for a bad entry its path. */
 int index_layer(const struct index_options *options, struct error *e);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* Manifests, indexes and configs of images (image-spec manifest.md, image-index.md, config.md; docker's schema 2), parsed
- * strictly, and the choice of a platform. */
+/* Manifests, indexes and configs of images (image-spec manifest.md, image-index.md, config.md; docker's schema 2),
+ * parsed strictly, and the choice of a platform. */
 
 #include "regfs/blob.h"
 
@@ -29,12 +29,12 @@ enum manifest_kind {
 
 struct manifest {
         enum manifest_kind kind;
-        struct descriptor config;      /* image */
-        struct descriptor *layers;     /* image: lowest first; at least one */
+        struct descriptor config;  /* image */
+        struct descriptor *layers; /* image: lowest first; at least one */
         size_t layer_count;
-        struct descriptor *manifests;  /* index */
+        struct descriptor *manifests; /* index */
         size_t manifest_count;
-        char **annotations;            /* as in struct descriptor */
+        char **annotations; /* as in struct descriptor */
 };
 
 void manifest_clear(struct manifest *m);
@@ -46,8 +46,8 @@ void manifest_clear(struct manifest *m);
 int manifest_parse(const struct document *document, const char *name, struct manifest *ret, struct error *e);
 
 /* Which entry of an index suits WANTED: exact, else a lower variant (arm v8→v7→v6→v5, amd64 v3→v2→v1), never another
- * architecture. Entries with an artifactType, attestations and unknown media types are never chosen; entries that are indexes
- * themselves are (nested). -ENOENT (NOT_FOUND) with E that lists what there is. */
+ * architecture. Entries with an artifactType, attestations and unknown media types are never chosen; entries that
+ * are indexes themselves are (nested). -ENOENT (NOT_FOUND) with E that lists what there is. */
 int manifest_choose(const struct manifest *index, const struct platform *wanted, const char *name, size_t *ret_entry,
                     struct error *e);
 

@@ -9,17 +9,17 @@
 struct session;
 
 struct session_options {
-        const char *directory;   /* absolute */
+        const char *directory;    /* absolute */
         const char *fuse_options; /* "allow_other,default_permissions,…": handed to libfuse; or NULL */
 };
 
-/* Checks that DIRECTORY can be mounted on, before anything is fetched: it exists, is a directory, nothing is mounted there,
- * no dead daemon's mount is left there, and FUSE is to be had. *RET_ABSOLUTE is its absolute path (the caller frees).
- * Errors are of kind MOUNT. */
+/* Checks that DIRECTORY can be mounted on, before anything is fetched: it exists, is a directory, nothing is mounted
+ * there, no dead daemon's mount is left there, and FUSE is to be had. *RET_ABSOLUTE is its absolute path (the caller
+ * frees). Errors are of kind MOUNT. */
 int mountpoint_check(const char *directory, char **ret_absolute, struct error *e);
 
-/* Mounts; the kernel may ask from now on, and session_run answers. The process must be the one that serves (its pid goes into
- * the mount table). IMAGE is borrowed for the session's life. */
+/* Mounts; the kernel may ask from now on, and session_run answers. The process must be the one that serves (its pid
+ * goes into the mount table). IMAGE is borrowed for the session's life. */
 int session_mount(struct image *image, const struct session_options *options, struct session **ret, struct error *e);
 
 /* Serves until the mount is gone or SIGINT, SIGTERM or SIGHUP came; unmounts. Returns 0 or -errno with E. */
@@ -36,7 +36,7 @@ struct mount_entry {
         char *reference; /* canonical */
         char *digest;
         char *platform;
-        long pid;        /* 0 when unknown */
+        long pid; /* 0 when unknown */
 };
 
 struct mount_table {

@@ -21,21 +21,22 @@ enum transport {
 /* Owned strings, NULL where absent. */
 struct reference {
         enum transport transport;
-        char *host;        /* registry: "docker.io", "localhost:5000", "[::1]:5000"; NULL: a short name, unresolved */
-        char *repository;  /* "library/alpine" once the host is known */
-        char *path;        /* layout: directory; archive: file */
-        char *tag;         /* registry: NULL only together with a digest, otherwise "latest" by default;
+        char *host;       /* registry: "docker.io", "localhost:5000", "[::1]:5000"; NULL: a short name, unresolved */
+        char *repository; /* "library/alpine" once the host is known */
+        char *path;       /* layout: directory; archive: file */
+        char *tag;        /* registry: NULL only together with a digest, otherwise "latest" by default;
                             * layout: org.opencontainers.image.ref.name; archive: NAME:TAG */
-        bool has_digest;   /* tag and digest together: the digest decides */
+        bool has_digest;  /* tag and digest together: the digest decides */
         struct digest digest;
 };
 
 void reference_clear(struct reference *r);
 #define _cleanup_reference_ _cleanup_(reference_clear)
 
-/* Returns 0, or -EINVAL (kind USAGE) with E that quotes the reference and says what is wrong with it.
- * A name without a host stays short (host NULL, repository as written): registries.conf decides, registries_resolve.
- * index.docker.io becomes docker.io. An archive's REF keeps its spelling, just ":latest" is added to one without tag. */
+/* Returns 0, or -EINVAL (kind USAGE) with E that quotes the reference and says what is wrong with it. A name without
+ * a host stays short (host NULL, repository as written): registries.conf decides, registries_resolve.
+ * index.docker.io becomes docker.io. An archive's REF keeps its spelling, just ":latest" is added to one without
+ * tag. */
 int reference_parse(const char *s, struct reference *ret, struct error *e);
 
 int reference_copy(const struct reference *r, struct reference *ret);

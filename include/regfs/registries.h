@@ -11,12 +11,12 @@
 struct registries;
 
 struct registries_options {
-        const char *conf;     /* --registries-conf: this file alone. NULL: $CONTAINERS_REGISTRIES_CONF, else
+        const char *conf; /* --registries-conf: this file alone. NULL: $CONTAINERS_REGISTRIES_CONF, else
                                * ~/.config/containers/registries.conf, else /etc/containers/registries.conf; then the
                                * drop-ins of /etc/containers/registries.conf.d (unless the file is that of ~/.config)
                                * and of ~/.config/containers/registries.conf.d */
-        bool plain_http;      /* --plain-http: http for every registry named by the command line */
-        int tls_verify;       /* --tls-verify: -1 not given, 0 false (as insecure = true), 1 true (overrules the file).
+        bool plain_http;  /* --plain-http: http for every registry named by the command line */
+        int tls_verify;   /* --tls-verify: -1 not given, 0 false (as insecure = true), 1 true (overrules the file).
                                * Like plain_http for the primary, and for a mirror at the host of the reference */
 };
 
@@ -28,12 +28,12 @@ DEFINE_CLEANUP(struct registries *, registries_free)
 
 /* One place to ask, in order. Owned strings. */
 struct endpoint {
-        char *host;          /* "registry-1.docker.io", "localhost:5000": what the URL names */
-        char *repository;    /* there: "mirror/library/alpine" */
+        char *host;            /* "registry-1.docker.io", "localhost:5000": what the URL names */
+        char *repository;      /* there: "mirror/library/alpine" */
         char *credential_host; /* under which credentials are kept: "docker.io", "localhost:5000" */
         char *credential_repository;
-        bool insecure;       /* TLS without verification, and http when https does not answer there */
-        bool plain_http;     /* http at once */
+        bool insecure;   /* TLS without verification, and http when https does not answer there */
+        bool plain_http; /* http at once */
         bool is_mirror;
         bool pull_by_tag;    /* pull-from-mirror: may be asked for tags */
         bool pull_by_digest; /* … for digests */

@@ -55,7 +55,10 @@ struct store_draft {
         int fd;
         char name[64];
 };
-#define STORE_DRAFT_INIT { .fd = -1 }
+#define STORE_DRAFT_INIT \
+        {                \
+                .fd = -1 \
+        }
 
 int store_draft_new(struct store *s, struct store_draft *ret, struct error *e);
 /* fsync, rename to images/<key>. An existing one is replaced. */

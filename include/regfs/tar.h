@@ -42,8 +42,8 @@ DEFINE_CLEANUP(struct tar_scanner *, tar_scanner_free)
  * fails with its code. */
 int tar_scanner_feed(struct tar_scanner *t, const uint8_t *data, size_t n, struct error *e);
 
-/* Passes over up to MAX bytes of the stream that nobody looks at, file data, without having them: for a stream that can be
- * read anywhere. Returns how many, 0 when the next bytes are needed. */
+/* Passes over up to MAX bytes of the stream that nobody looks at, file data, without having them: for a stream that
+ * can be read anywhere. Returns how many, 0 when the next bytes are needed. */
 uint64_t tar_scanner_skip(struct tar_scanner *t, uint64_t max);
 
 /* The stream has ended. An empty stream and one without the two zero blocks are accepted when they end between entries,

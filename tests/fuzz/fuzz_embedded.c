@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The JSON of embedded tables of contents on any bytes: what is accepted must make a sound tree and sound chunks, and the
- * same ones whether it comes whole or in pieces. The input's first byte chooses the codec and how the rest is cut. */
+/* The JSON of embedded tables of contents on any bytes: what is accepted must make a sound tree and sound chunks,
+ * and the same ones whether it comes whole or in pieces. The input's first byte chooses the codec and how the rest
+ * is cut. */
 
 #include <stdio.h>
 #include <string.h>

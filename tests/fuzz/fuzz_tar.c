@@ -89,7 +89,7 @@ static int scan(const uint8_t *data, size_t size, uint64_t seed, struct sum *s, 
         struct tar_scanner *t = NULL;
         int r = 0;
 
-        *s = (struct sum){ .total = size };
+        *s = (struct sum) { .total = size };
         REQUIRE(tar_scanner_new(check_entry, s, &t) == 0);
         for (size_t at = 0, n; at < size && r == 0; at += n) {
                 n = size - at;

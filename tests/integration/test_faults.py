@@ -99,11 +99,11 @@ class IndexingTest(FaultCase):
 
     def test_retry_after(self):
         self.rule(status(429, {'Retry-After': '2'}), times=1)
-        begin = time.monotonic()
         self.works()
-        self.assertGreaterEqual(time.monotonic() - begin, 2)
-        first, second = self.proxy.requests(self.layer)[:2]
-        self.assertGreaterEqual(second.time - first.time, 2)
+        refused = next(r for r in self.proxy.requests(self.layer) if r.status == 429)
+        again = [r for r in self.proxy.requests(self.layer) if r.range == refused.range and r is not refused]
+        self.assertEqual(len(again), 1)
+        self.assertGreaterEqual(again[0].time - refused.time, 2)
 
     def test_retry_after_past_the_patience(self):
         self.rule(status(429, {'Retry-After': '3600'}))
@@ -112,12 +112,10 @@ class IndexingTest(FaultCase):
 
     def test_connections_that_break(self):
         """What came stays: the rest is asked for, and nothing twice."""
-        rule = self.rule(cut(5 * MIB), times=3)
+        rule = self.rule(cut(MIB), times=3)
         self.works()
         self.assertEqual(rule.hits, 3)
-        ranges = [r.range for r in self.proxy.requests(self.layer)]
-        self.assertEqual(len(ranges), 4)
-        self.assertLess(self.proxy.bytes(self.layer), self.size + MIB)
+        self.assertEqual(self.proxy.bytes(self.layer), self.size)
 
     def test_connections_that_always_break(self):
         self.rule(cut(1000))
@@ -125,13 +123,13 @@ class IndexingTest(FaultCase):
 
     def test_progress_renews_the_patience(self):
         """Slow is not dead: the whole takes longer than the timeout, no pause does."""
-        self.rule(slow(4 * MIB, 0.8))
+        self.rule(slow(MIB, 0.8))
         begin = time.monotonic()
         self.works('--timeout=2')
         self.assertGreater(time.monotonic() - begin, 3)
 
     def test_a_server_that_stops_in_the_middle(self):
-        self.rule(slow(4 * MIB, 100))
+        self.rule(slow(MIB, 100))
         result = self.bed.mount_fails(UNREACHABLE, self.reference, '--plain-http', '--timeout=3', words=[self.layer])
         self.assertLess(result.seconds, 15)
 
@@ -278,7 +276,12 @@ class ReadingTest(FaultCase):
         self.check_all(mount)
 
     def test_wrong_content_range(self):
-        self.fails_then_works(wrong_content_range, words=['Content-Range'])
+        self.fails_then_works(wrong_content_range, words=['another range'])
+
+    def test_wrong_content_range_once(self):
+        mount, rule = self.works(action=wrong_content_range, times=1)
+        self.assertEqual(rule.hits, 1)
+        self.assertNotRegex(mount.log(), r'Z error ')
 
     def test_416(self):
         self.fails_then_works(status(416), words=['416'])
@@ -362,12 +365,18 @@ class ReadingTest(FaultCase):
         mount = self.mount_empty('--timeout=4')
         rule = self.rule(hang())
         results = []
-        thread = threading.Thread(target=lambda: results.append(self.errno_of(mount, 'file1')))
+
+        def read():
+            try:
+                results.append(len(mount.read('file1')))
+            except OSError as e:
+                results.append(-e.errno)
+        thread = threading.Thread(target=read)
         thread.start()
         wait_until(lambda: rule.hits, 'the read has reached the registry')
         run('umount', '-l', mount.path)
         thread.join(30)
-        self.assertEqual(results, [EIO])
+        self.assertEqual(results, [-EIO])
         wait_until(lambda: not self.bed.daemons(), 'the daemon ends')
 
 

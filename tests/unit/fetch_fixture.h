@@ -16,16 +16,16 @@ struct bench {
         struct store *store;
         struct chunk *rows;
         struct chunk_table table;
-        uint8_t *bytes;         /* the content */
-        uint8_t *blob_bytes;    /* the same memory when it is stored as it is */
+        uint8_t *bytes;      /* the content */
+        uint8_t *blob_bytes; /* the same memory when it is stored as it is */
         struct slow_blob *blob;
         struct content *content;
         struct pool *pool;
         struct workers *workers;
         struct fetcher *fetcher;
-        uint64_t timeout_ms;    /* of flights; before bench_open */
+        uint64_t timeout_ms; /* of flights; before bench_open */
         size_t pool_limit;
-        bool unwritable;        /* content can't be kept */
+        bool unwritable; /* content can't be kept */
 };
 
 static inline void fill_noise(uint8_t *out, size_t n, uint64_t seed)
@@ -166,10 +166,10 @@ static inline void nap(void)
 }
 
 /* Spins until CONDITION, which another thread brings about. */
-#define await(condition)        \
-        do {                    \
+#define await(condition)             \
+        do {                         \
                 while (!(condition)) \
-                        nap();  \
+                        nap();       \
         } while (0)
 
 /* ---- reads ---- */

@@ -72,6 +72,6 @@ void exchange_reset(struct http_exchange *x);
 void exchange_wait_hangup(struct http_exchange *x);
 
 /* Makes test certificates in DIRECTORY with the openssl command, each with its NAME.key: an authority ca.pem, and
- * signed by it good.pem (localhost, 127.0.0.1), expired.pem (likewise), elsewhere.pem (registry.example) and client.pem;
- * stranger.pem is signed by another authority, stranger-ca.pem. */
+ * signed by it good.pem (localhost, 127.0.0.1), expired.pem (likewise), elsewhere.pem (registry.example) and
+ * client.pem; stranger.pem is signed by another authority, stranger-ca.pem. */
 void http_server_make_certificates(const char *directory);

@@ -51,7 +51,7 @@ static inline void parse_name(const char *text, struct reference *ret)
 }
 
 static inline int resolve(const struct registries *r, const char *name, struct reference **ret, size_t *ret_count,
-                   struct error *e)
+                          struct error *e)
 {
         _cleanup_reference_ struct reference ref = { 0 };
 

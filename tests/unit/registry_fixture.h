@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* A registry that a test commands, with a mirror, a storage that it may redirect to and a token server, and a client for it.
- * Every request is written down as one line of text:
+/* A registry that a test commands, with a mirror, a storage that it may redirect to and a token server, and a client
+ * for it. Every request is written down as one line of text:
  *
  *     registry GET /v2/team/app/manifests/1.0 auth=Bearer t1 range=0-99
  *
- * Functions that assert are for the test's own thread; handlers run in the servers' threads. Included after cmocka.h. */
+ * Functions that assert are for the test's own thread; handlers run in the servers' threads. Included after
+ * cmocka.h. */
 
 #include <fcntl.h>
 #include <stdatomic.h>
@@ -59,20 +60,20 @@ struct fake {
 
         /* Set before the first request. */
         answer_fn *answer[PLACES];
-        const char *wants;          /* "Bearer", "Basic": what the registry wants for manifests; NULL: nothing */
-        const char *blobs_want;     /* … for blobs: "Bearer" of another service than the manifests', "same", or NULL */
-        bool redirects;             /* blobs lie at the storage */
-        bool no_digest;             /* no Docker-Content-Digest */
-        const char *content_type;   /* of manifests */
-        const char *body;           /* of manifests */
+        const char *wants;        /* "Bearer", "Basic": what the registry wants for manifests; NULL: nothing */
+        const char *blobs_want;   /* … for blobs: "Bearer" of another service than the manifests', "same", or NULL */
+        bool redirects;           /* blobs lie at the storage */
+        bool no_digest;           /* no Docker-Content-Digest */
+        const char *content_type; /* of manifests */
+        const char *body;         /* of manifests */
         uint8_t *blob;
         struct digest manifest_digest, blob_digest;
 
         struct mutex lock;
         struct cond changed;
         unsigned calls[PLACES] GUARDED_BY(lock);
-        unsigned held GUARDED_BY(lock);    /* handlers that wait in fake_meet or fake_hold */
-        unsigned met GUARDED_BY(lock);     /* of fake_meet */
+        unsigned held GUARDED_BY(lock); /* handlers that wait in fake_meet or fake_hold */
+        unsigned met GUARDED_BY(lock);  /* of fake_meet */
         bool released GUARDED_BY(lock);
         unsigned tokens GUARDED_BY(lock);  /* handed out */
         unsigned revoked GUARDED_BY(lock); /* tokens up to this number count no more */
@@ -162,7 +163,8 @@ static inline bool respond_bearer(struct fake *f, struct http_exchange *x, const
 {
         char realm[200], challenge[500];
 
-        snprintf(challenge, sizeof(challenge), "Bearer realm=\"%s\",service=\"%s\",scope=\"repository:" REPOSITORY ":pull\"",
+        snprintf(challenge, sizeof(challenge),
+                 "Bearer realm=\"%s\",service=\"%s\",scope=\"repository:" REPOSITORY ":pull\"",
                  fake_url(f, TOKENS, "/token", realm, sizeof(realm)), service);
         return respond_challenge(x, challenge);
 }
@@ -209,8 +211,8 @@ static inline void serve_manifest(struct fake *f, struct http_exchange *x)
         char headers[400], digest[DIGEST_STRING_MAX];
 
         snprintf(headers, sizeof(headers), "Content-Type: %s\r\n%s%s%s", f->content_type,
-                 f->no_digest ? "" : "Docker-Content-Digest: ", f->no_digest ? "" : digest_format(&f->manifest_digest, digest),
-                 f->no_digest ? "" : "\r\n");
+                 f->no_digest ? "" : "Docker-Content-Digest: ",
+                 f->no_digest ? "" : digest_format(&f->manifest_digest, digest), f->no_digest ? "" : "\r\n");
         exchange_respond(x, 200, headers, f->body, strlen(f->body));
 }
 
@@ -244,7 +246,8 @@ static inline void serve_token(struct fake *f, struct http_exchange *x)
         n = ++f->tokens;
         mutex_unlock(&f->lock);
         service = service ? service + strlen("service=") : "manifests";
-        snprintf(body, sizeof(body), "{\"token\":\"%.*s-%u\",\"expires_in\":300}", (int) strcspn(service, "&"), service, n);
+        snprintf(body, sizeof(body), "{\"token\":\"%.*s-%u\",\"expires_in\":300}", (int) strcspn(service, "&"), service,
+                 n);
         exchange_respond(x, 200, NULL, body, strlen(body));
 }
 
@@ -362,7 +365,9 @@ static inline int fake_teardown(void **state)
 /* A client that talks plain http. CONF: a registries.conf, or NULL; CREDS: USER:PASSWORD, or NULL. */
 static inline void fake_client(struct fake *f, const char *conf, const char *creds)
 {
-        struct registries_options registries = { .conf = fake_file(f, "registries.conf"), .plain_http = true, .tls_verify = -1 };
+        struct registries_options registries = { .conf = fake_file(f, "registries.conf"),
+                                                 .plain_http = true,
+                                                 .tls_verify = -1 };
         struct client_options client = { .http = f->http, .credentials = { .creds = creds } };
         struct error e = ERROR_INIT;
 
@@ -399,7 +404,8 @@ static inline struct source *fake_source(struct fake *f, const char *name)
 
         if (!f->client)
                 fake_client(f, NULL, NULL);
-        snprintf(text, sizeof(text), "127.0.0.1:%u/" REPOSITORY "%s", http_server_port(f->servers[REGISTRY].server), name);
+        snprintf(text, sizeof(text), "127.0.0.1:%u/" REPOSITORY "%s", http_server_port(f->servers[REGISTRY].server),
+                 name);
         if (reference_parse(text, &ref, &e) < 0 || client_source_new(f->client, &ref, &s, &e) < 0)
                 fail_msg("%s", e.message);
         return s;
@@ -417,7 +423,8 @@ static inline struct blob *fake_blob(struct fake *f, struct source *s, char **ur
 }
 
 /* Reads a range of the blob; 0 with the right bytes, or what failed. */
-static inline int read_range(struct fake *f, struct blob *b, uint64_t offset, uint64_t length, uint64_t patience_ms, struct error *e)
+static inline int read_range(struct fake *f, struct blob *b, uint64_t offset, uint64_t length, uint64_t patience_ms,
+                             struct error *e)
 {
         _cleanup_(pool_buf_unref_ptr) struct pool_buf *buffer = NULL;
         _cleanup_(blob_range_close_ptr) struct blob_range *range = NULL;

@@ -48,11 +48,13 @@ static inline struct slow_blob *slow_blob(struct blob *b)
         return (struct slow_blob *) b;
 }
 
-/* What is written by whoever does not know that nobody wants it any more. */
+/* What is written by whoever does not know that nobody wants it any more. A range that was complete has nothing to write. */
 static inline void slow_linger(struct slow_blob *b, struct slow_range *r)
 {
         uint8_t byte = 0;
 
+        if (r->received == r->length)
+                return;
         b->lingering++;
         cond_broadcast(&b->changed);
         while (b->lingers) {
@@ -127,6 +129,7 @@ static inline int slow_open(struct blob *blob, uint64_t offset, uint64_t length,
         }
         failure = b->open_failure;
         b->producers += failure == 0;
+        cond_broadcast(&b->changed);
         mutex_unlock(&b->lock);
         if (failure < 0) {
                 pool_buf_unref(r->buffer);

@@ -27,12 +27,12 @@
 #define HEX_X "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
 
 /* In a child, where cmocka's assertions can't report. */
-#define CHECK(condition)                                                                         \
-        do {                                                                                     \
-                if (!(condition)) {                                                              \
+#define CHECK(condition)                                                                          \
+        do {                                                                                      \
+                if (!(condition)) {                                                               \
                         fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #condition); \
-                        _exit(1);                                                                \
-                }                                                                                \
+                        _exit(1);                                                                 \
+                }                                                                                 \
         } while (0)
 
 struct place {

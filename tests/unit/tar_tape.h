@@ -145,7 +145,7 @@ static inline void tape_member(struct tape *t, const struct member *m)
         tape_seal(t);
 }
 
-#define MEMBER(t, ...) tape_member((t), &(struct member){ __VA_ARGS__ })
+#define MEMBER(t, ...) tape_member((t), &(struct member) { __VA_ARGS__ })
 
 static inline void put_record(struct buf *b, const char *key, const char *value, size_t n)
 {
@@ -176,8 +176,8 @@ static inline void tape_records(struct tape *t, char type, const char *const *pa
         tape_extension(t, type, b.data, b.len);
 }
 
-#define PAX(t, ...) tape_records((t), 'x', (const char *const[]){ __VA_ARGS__, NULL })
-#define GLOBAL(t, ...) tape_records((t), 'g', (const char *const[]){ __VA_ARGS__, NULL })
+#define PAX(t, ...) tape_records((t), 'x', (const char *const[]) { __VA_ARGS__, NULL })
+#define GLOBAL(t, ...) tape_records((t), 'g', (const char *const[]) { __VA_ARGS__, NULL })
 
 /* ---- reading ---- */
 

@@ -101,8 +101,11 @@ static void identity_token_is_posted(void **state)
 
         f->answer[TOKENS] = accept_post;
         expect_manifest(s);
-        assert_int_equal(seen(f, "tokens POST /token body=grant_type=refresh_token&client_id=regfs&refresh_token=refresh&"
-                                 "service=manifests&scope=repository%3Ateam%2Fapp%3Apull", ""), 1);
+        assert_int_equal(seen(f,
+                              "tokens POST /token body=grant_type=refresh_token&client_id=regfs&refresh_token=refresh&"
+                              "service=manifests&scope=repository%3Ateam%2Fapp%3Apull",
+                              ""),
+                         1);
         assert_int_equal(seen(f, "tokens", ""), 1);
 }
 
@@ -147,7 +150,8 @@ static bool forbid_revoked_tokens(struct fake *f, struct http_exchange *x, unsig
 {
         char value[100];
 
-        return exchange_header(x, "Authorization", value, sizeof(value)) && !has_token(f, x, "manifests") && respond_status(x, 403);
+        return exchange_header(x, "Authorization", value, sizeof(value)) && !has_token(f, x, "manifests") &&
+               respond_status(x, 403);
 }
 
 static void token_that_is_forbidden_is_renewed_once(void **state)
@@ -292,8 +296,10 @@ static void credentials_are_looked_for_once_and_again_when_they_expire(void **st
 
         /* As if the registry no longer took what it took before. */
         write_auth(f, "user:old");
-        assert_int_equal(client_keep_credential(f->client, &((struct registry_source *) s)->endpoints.items[0],
-                                                &(struct credential) { .user = (char *) "user", .secret = (char *) "expired" }), 0);
+        assert_int_equal(
+                client_keep_credential(f->client, &((struct registry_source *) s)->endpoints.items[0],
+                                       &(struct credential) { .user = (char *) "user", .secret = (char *) "expired" }),
+                0);
         write_auth(f, "user:secret");
         expect_manifest(s);
         assert_int_equal(seen(f, "registry", "auth="), 4);

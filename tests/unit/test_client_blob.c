@@ -184,8 +184,8 @@ static bool cut_the_first(struct fake *f, struct http_exchange *x, unsigned n)
 
         if (n > 1 || !exchange_range(x, &first, &last))
                 return false;
-        exchange_printf(x, "HTTP/1.1 206 P\r\nContent-Range: bytes %ju-%ju/%zu\r\nContent-Length: %ju\r\n\r\n", (uintmax_t) first,
-                        (uintmax_t) last, BLOB_LENGTH, (uintmax_t) (last - first + 1));
+        exchange_printf(x, "HTTP/1.1 206 P\r\nContent-Range: bytes %ju-%ju/%zu\r\nContent-Length: %ju\r\n\r\n",
+                        (uintmax_t) first, (uintmax_t) last, BLOB_LENGTH, (uintmax_t) (last - first + 1));
         exchange_send(x, f->blob + first, CUT);
         exchange_close(x);
         return true;
@@ -324,8 +324,8 @@ static bool hang_after_a_while(struct fake *f, struct http_exchange *x, unsigned
 
         if (!exchange_range(x, &first, &last))
                 return false;
-        exchange_printf(x, "HTTP/1.1 206 P\r\nContent-Range: bytes %ju-%ju/%zu\r\nContent-Length: %ju\r\n\r\n", (uintmax_t) first,
-                        (uintmax_t) last, BLOB_LENGTH, (uintmax_t) (last - first + 1));
+        exchange_printf(x, "HTTP/1.1 206 P\r\nContent-Range: bytes %ju-%ju/%zu\r\nContent-Length: %ju\r\n\r\n",
+                        (uintmax_t) first, (uintmax_t) last, BLOB_LENGTH, (uintmax_t) (last - first + 1));
         exchange_send(x, f->blob + first, CUT);
         exchange_wait_hangup(x);
         return true;

@@ -127,8 +127,9 @@ static void drop_ins_are_read_in_the_order_of_their_names(void **state)
 
         config_tree_write(t, SYSTEM_FILE, "[[registry]]\nlocation = 'a.io'\ninsecure = true\n");
         config_tree_write(t, SYSTEM_DROP_IN "20.conf", "[[registry]]\nprefix = 'a.io'\nlocation = 'second.io'\n");
-        config_tree_write(t, SYSTEM_DROP_IN "10.conf", "[[registry]]\nprefix = 'a.io'\nlocation = 'first.io'\n"
-                                                       "[[registry]]\nlocation = 'b.io'\ninsecure = true\n");
+        config_tree_write(t, SYSTEM_DROP_IN "10.conf",
+                          "[[registry]]\nprefix = 'a.io'\nlocation = 'first.io'\n"
+                          "[[registry]]\nlocation = 'b.io'\ninsecure = true\n");
         config_tree_write(t, SYSTEM_DROP_IN "90.conf.bak", "not even TOML");
         config_tree_write(t, SYSTEM_DROP_IN "90.conf/inside.conf", "not even TOML");
         assert_int_equal(symlink("/nowhere/at/all", link), 0);

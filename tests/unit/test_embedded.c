@@ -374,16 +374,17 @@ static void table_comes_in_one_request(void **state)
         }
 }
 
+#define HEX "85f895913a2ad54941a9aa7b70ad4e6e99dc4388ee880e2436029a9fb1ce59cb"
+
 static void kind_follows_from_the_annotations(_unused_ void **state)
 {
         static const char *const wrong[] = {
                 "",
                 "sha256:",
-                "85f895913a2ad54941a9aa7b70ad4e6e99dc4388ee880e2436029a9fb1ce59cb",
+                HEX,
                 "sha256:85F895913a2ad54941a9aa7b70ad4e6e99dc4388ee880e2436029a9fb1ce59cb",
-                "sha256:85f895913a2ad54941a9aa7b70ad4e6e99dc4388ee880e2436029a9fb1ce59cb0",
-                "sha512:85f895913a2ad54941a9aa7b70ad4e6e99dc4388ee880e2436029a9fb1ce59cb"
-                "85f895913a2ad54941a9aa7b70ad4e6e99dc4388ee880e2436029a9fb1ce59cb",
+                "sha256:" HEX "0",
+                "sha512:" HEX HEX,
         };
         struct descriptor d = { 0 };
         char kind[LAYER_KIND_MAX] = "as before";

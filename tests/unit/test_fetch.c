@@ -56,8 +56,9 @@ static void what_no_chunk_covers_reads_as_zeros(void **state)
 
         bench_stored(b, 4, LENGTH);
         /* A chunk of zeros, and a gap of ten bytes behind the third. */
-        b->rows[1] = (struct chunk) { .content_offset = LENGTH, .content_length = LENGTH, .codec = CODEC_ZEROS,
-                                      .checkpoint = CHECKPOINT_NONE };
+        b->rows[1] = (struct chunk) {
+                .content_offset = LENGTH, .content_length = LENGTH, .codec = CODEC_ZEROS, .checkpoint = CHECKPOINT_NONE
+        };
         b->blob_bytes = malloc(4 * LENGTH);
         memcpy(b->blob_bytes, b->bytes, 4 * LENGTH);
         memset(b->bytes + LENGTH, 0, LENGTH);

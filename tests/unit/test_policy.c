@@ -129,8 +129,12 @@ static void most_specific_scope_of_a_registry_counts(void **state)
                 { "a.good.wild.org.example/x", "the default in" },
         };
         static const char *const allowed[] = {
-                "example.com/ns/a",         "example.com/ns",        "example.com/ns/tagged:good",
-                "example.com/ns/otherness", "example.com/ns/tagged", "a.good.wild.org/x",
+                "example.com/ns/a",
+                "example.com/ns",
+                "example.com/ns/tagged:good",
+                "example.com/ns/otherness",
+                "example.com/ns/tagged",
+                "a.good.wild.org/x",
                 "b.wild.org/x",
         };
 

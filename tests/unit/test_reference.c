@@ -409,8 +409,14 @@ static void malformed_local_references_are_refused(void **state _unused_)
 static void canonical_text_parses_to_itself(void **state _unused_)
 {
         static const char *const table[] = {
-                "docker.io/library/alpine:edge", "localhost:5000/a@" SHA256, "[::1]:5000/a/b:t@" SHA512, "HOST/a:1",
-                "docker-archive:x:alpine:1",     "oci:a:b:",                 "oci:/x/y:z",           "docker://oci:1",
+                "docker.io/library/alpine:edge",
+                "localhost:5000/a@" SHA256,
+                "[::1]:5000/a/b:t@" SHA512,
+                "HOST/a:1",
+                "docker-archive:x:alpine:1",
+                "oci:a:b:",
+                "oci:/x/y:z",
+                "docker://oci:1",
                 "docker://dir:80/x:1",
         };
 
@@ -425,7 +431,10 @@ static void canonical_text_parses_to_itself(void **state _unused_)
 static void copy_is_independent_of_its_origin(void **state _unused_)
 {
         static const char *const table[] = {
-                "example.com/a:t@" SHA256, "alpine", "oci:dir:tag", "docker-archive:x:alpine:1",
+                "example.com/a:t@" SHA256,
+                "alpine",
+                "oci:dir:tag",
+                "docker-archive:x:alpine:1",
         };
 
         for (size_t i = 0; i < ELEMENTSOF(table); i++) {

@@ -321,8 +321,8 @@ static void options_apply_to_the_primary_and_to_the_named_host(void **state)
 static void location_that_makes_no_name_is_an_error(void **state)
 {
         static const char *const table[][2] = {
-                { "a.io/x", "missing" },         /* rest of the name is empty */
-                { "b.io/x", "lower case" },      /* upper case in the location */
+                { "a.io/x", "missing" },    /* rest of the name is empty */
+                { "b.io/x", "lower case" }, /* upper case in the location */
                 { "c.io/x", "domain name" },
                 { "d.io/x:1", "another tag" },
         };

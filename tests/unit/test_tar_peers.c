@@ -128,8 +128,8 @@ static size_t scan_ours(const struct buf *tar, struct buf *ret)
         return o.sparse;
 }
 
-/* libarchive's writer gives every attribute twice, in its own spelling and in star's: a name counts once here too. An empty value is one
- * of libarchive's alone: everywhere else it takes the name back. */
+/* libarchive's writer gives every attribute twice, in its own spelling and in star's: a name counts once here too.
+ * An empty value is one of libarchive's alone: everywhere else it takes the name back. */
 static void list_their_xattrs(struct buf *b, struct archive_entry *x)
 {
         struct {
@@ -239,7 +239,7 @@ static void run(const char *const *argv)
                 fail_msg("%s %s failed", argv[0], argv[1]);
 }
 
-#define RUN(...) run((const char *const[]){ __VA_ARGS__, NULL })
+#define RUN(...) run((const char *const[]) { __VA_ARGS__, NULL })
 
 static struct buf *keep(const char *path)
 {
