@@ -171,14 +171,12 @@ static void read_copy(struct fetch_read *r, const struct fetch_part *part, const
 
 /* ---- what flights say ---- */
 
-/* From now on the chunks [first, end) are not on their way. */
-static void leave_table(struct flight *flight, size_t first, size_t end) REQUIRES(flight->fetcher->lock)
+/* From now on FLIGHT does not bring the chunks [first, end). */
+static void leave_table(struct fetcher *f, const struct flight *flight, size_t first, size_t end) REQUIRES(f->lock)
 {
-        struct map *in_flight = flight->fetcher->in_flight;
-
         for (size_t k = first; k < end; k++)
-                if (map_get(in_flight, &k, sizeof(k)) == flight)
-                        map_remove(in_flight, &k, sizeof(k));
+                if (map_get(f->in_flight, &k, sizeof(k)) == flight)
+                        map_remove(f->in_flight, &k, sizeof(k));
 }
 
 /* Takes the wants for the chunks [first, end) out of the flight, and the chunks out of the table. */
@@ -199,7 +197,7 @@ static struct want *take_wants(struct flight *flight, size_t first, size_t end, 
                 w->next = taken;
                 taken = w;
         }
-        leave_table(flight, first, end);
+        leave_table(f, flight, first, end);
         if (failed)
                 f->stats.failures += end - first;
         else
@@ -246,7 +244,7 @@ bool fetch_flight_cut(struct flight *flight, size_t chunk)
         mutex_lock(&f->lock);
         cut = !flight->wants;
         if (cut) {
-                leave_table(flight, chunk, flight->first + flight->count);
+                leave_table(f, flight, chunk, flight->first + flight->count);
                 flight->count = chunk - flight->first;
         }
         mutex_unlock(&f->lock);
@@ -319,9 +317,7 @@ static struct flight *flight_new(struct fetcher *f, size_t i, size_t last) REQUI
                 if (map_get(f->in_flight, &k, sizeof(k)))
                         continue;
                 if (map_put(f->in_flight, &k, sizeof(k), flight, NULL) < 0) {
-                        for (size_t undo = flight->first; undo < k; undo++)
-                                if (map_get(f->in_flight, &undo, sizeof(undo)) == flight)
-                                        map_remove(f->in_flight, &undo, sizeof(undo));
+                        leave_table(f, flight, flight->first, k);
                         free(flight);
                         return NULL;
                 }

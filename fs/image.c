@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "image_internal.h"
+#include "regfs/embedded.h"
 #include "regfs/log.h"
 
 #define DEFAULT_MEMORY (64 * MIB)
@@ -327,7 +328,8 @@ static int take_layers(struct image *i, struct manifest *m, struct error *e)
 
                 l->descriptor = m->layers[k];
                 m->layers[k] = (struct descriptor) { 0 };
-                snprintf(l->kind, sizeof(l->kind), "plain");
+                if (embedded_kind(&l->descriptor, l->kind) < 0)
+                        snprintf(l->kind, sizeof(l->kind), KIND_PLAIN);
                 l->same_as = 0;
                 while (!digest_equal(&i->layers[l->same_as].descriptor.digest, &l->descriptor.digest))
                         l->same_as++;
@@ -419,6 +421,8 @@ static int open_fetchers(struct image *i, struct error *e)
                 r = fetcher_new(&options, &l->fetcher, e);
                 if (r < 0)
                         return r;
+                /* What the image's builder knows to be wanted first. */
+                fetch_ahead(l->fetcher, 0, l->toc->chunks.prefetch, PRIORITY_BACKGROUND);
         }
         return 0;
 }

@@ -8,6 +8,9 @@
 #include "regfs/index.h"
 #include "regfs/manifest.h"
 
+/* What a layer is called in the store that is indexed by reading it whole. */
+#define KIND_PLAIN "plain"
+
 /* One layer of an open image. Several rows may name one digest: they share the first one's parts. */
 struct image_layer {
         struct descriptor descriptor;

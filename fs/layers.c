@@ -4,8 +4,10 @@
  * others. */
 
 #include <stdatomic.h>
+#include <stdio.h>
 
 #include "image_internal.h"
+#include "regfs/embedded.h"
 #include "regfs/log.h"
 
 #define PASSES_AT_ONCE 3
@@ -14,6 +16,7 @@
 struct pass {
         struct passes *all;
         struct image_layer *layer;
+        bool whole; /* it was known from the start that the layer has to be read whole: what the progress bar counts */
         atomic_uint_fast64_t progress;
 };
 
@@ -41,7 +44,33 @@ static int open_toc(struct image *i, struct image_layer *l, struct error *e)
         return toc_open(fd, &l->descriptor.digest, &l->toc, e);
 }
 
-static int run_pass(struct pass *p, struct error *e)
+/* A few small requests for the table of contents that the layer carries. Returns 1 when it has to be read whole. */
+static int read_embedded(struct pass *p, struct error *e)
+{
+        struct image *i = p->all->image;
+        struct embedded_options options = {
+                .blob = p->layer->blob,
+                .descriptor = &p->layer->descriptor,
+                .pool = i->pool,
+                .store = i->store,
+                .timeout_ms = i->timeout_ms,
+                .cancel = &p->all->cancel,
+        };
+        char kind[LAYER_KIND_MAX];
+        int r;
+
+        if (str_eq(p->layer->kind, KIND_PLAIN))
+                return 1;
+        r = embedded_index(&options, kind, e);
+        if (r == -EBADMSG)
+                log_warning("%s: its table of contents is not used, the layer is read whole", e->message);
+        if (r != -EBADMSG && r != -ENOENT)
+                return r;
+        snprintf(p->layer->kind, sizeof(p->layer->kind), KIND_PLAIN);
+        return 1;
+}
+
+static int read_whole(struct pass *p, struct error *e)
 {
         struct image *i = p->all->image;
         struct index_options options = {
@@ -53,15 +82,25 @@ static int run_pass(struct pass *p, struct error *e)
                 .progress = &p->progress,
                 .cancel = &p->all->cancel,
         };
-        LOG_SCOPE(p->all->request, p->layer->blob->name);
+        _cleanup_close_ int known = store_layer_toc(i->store, &p->layer->descriptor.digest, KIND_PLAIN);
+
+        return known >= 0 ? 0 : index_layer(&options, e);
+}
+
+static int run_pass(struct pass *p, struct error *e)
+{
+        const struct blob *blob = p->layer->blob;
         uint64_t begin = clock_ms();
         int r;
 
-        log_debug("indexing begins: %ju bytes", (uintmax_t) p->layer->blob->size);
-        r = index_layer(&options, e);
+        LOG_SCOPE(p->all->request, NULL);
+        log_debug("%s: indexing begins: %ju bytes, %s", blob->name, (uintmax_t) blob->size, p->layer->kind);
+        r = read_embedded(p, e);
+        if (r == 1)
+                r = read_whole(p, e);
         if (r < 0)
                 return r;
-        log_info("indexed %ju bytes in %ju ms", (uintmax_t) p->layer->blob->size, (uintmax_t) (clock_ms() - begin));
+        log_info("%s: indexed as %s in %ju ms", blob->name, p->layer->kind, (uintmax_t) (clock_ms() - begin));
         return 0;
 }
 
@@ -110,6 +149,8 @@ static void report(struct passes *a, const struct regfs_options *o, size_t done)
         if (!o->progress)
                 return;
         for (size_t k = 0; k < a->count; k++) {
+                if (!a->items[k].whole)
+                        continue;
                 progress.bytes += a->items[k].layer->blob->size;
                 progress.bytes_done += atomic_load(&a->items[k].progress);
         }
@@ -183,7 +224,7 @@ static int open_known(struct image *i, struct passes *a, struct error *e)
                         if (r < 0)
                                 return r;
                 }
-                a->items[a->count++] = (struct pass) { .all = a, .layer = l };
+                a->items[a->count++] = (struct pass) { .all = a, .layer = l, .whole = str_eq(l->kind, KIND_PLAIN) };
         }
         return 0;
 }

@@ -7,7 +7,6 @@ import json
 import pathlib
 import subprocess
 import tarfile
-import zlib
 
 from testbed import FIXTURES
 
@@ -182,8 +181,3 @@ def small_image(layout, tag='v1', **more):
     content = tar(entry('etc', kind=tarfile.DIRTYPE), entry('etc/os-release', b'ID=small\n'), entry('data', noise(7, 100000)),
                   entry('text', text(8, 5 << 20)))
     return layout.add_image(tag, [Layer.of(content)], **more)
-
-
-def raw_deflate(data, level=6):
-    c = zlib.compressobj(level, zlib.DEFLATED, -15)
-    return c.compress(data) + c.flush()

@@ -19,6 +19,10 @@ from token_server import TokenGate, TokenServer
 TEXT = images.text(8, 5 << 20)
 
 
+def authorization(exchange):
+    return exchange.headers.get('Authorization') or ''
+
+
 def pair(user, password):
     return base64.b64encode(('%s:%s' % (user, password)).encode()).decode()
 
@@ -71,7 +75,8 @@ class HtpasswdTest(TestCase):
         self.works('--authfile', self.bed.write_json('auth.json', self.auths(here=self.ALICE)))
 
     def test_authfile_that_is_missing_or_broken(self):
-        result = self.bed.regfs('mount', '--plain-http', '--authfile', self.bed.dir / 'none.json', self.reference, self.bed.mkdir())
+        result = self.bed.regfs('mount', '--plain-http', '--authfile', self.bed.dir / 'none.json', self.reference,
+                                self.bed.mkdir())
         self.assertNotEqual(result.code, 0)
         self.assertIn('none.json', result.err)
         broken = self.bed.write('broken.json', '{"auths": {')
@@ -111,9 +116,12 @@ class HtpasswdTest(TestCase):
         self.works('--authfile', authfile, '--creds=bob:hunter2', env=environment)
 
     def test_longest_namespace(self):
-        self.works('--authfile', self.bed.write_json('auth.json', self.auths(here=self.NOBODY, _team=self.NOBODY, _team_app=self.BOB)))
-        self.works('--authfile', self.bed.write_json('auth.json', self.auths(here=self.NOBODY, _team=self.BOB, _te=self.NOBODY)))
-        self.refused('--authfile', self.bed.write_json('auth.json', self.auths(here=self.BOB, _team=self.NOBODY)), keeps_layers=True)
+        def authfile(**users):
+            return '--authfile=%s' % self.bed.write_json('auth.json', self.auths(**users))
+
+        self.works(authfile(here=self.NOBODY, _team=self.NOBODY, _team_app=self.BOB))
+        self.works(authfile(here=self.NOBODY, _team=self.BOB, _te=self.NOBODY))
+        self.refused(authfile(here=self.BOB, _team=self.NOBODY), keeps_layers=True)
 
     def test_credentials_of_another_registry(self):
         other = {'auths': {'127.0.0.1:1': {'auth': pair(*self.ALICE)}, '127.0.0.1': {'auth': pair(*self.ALICE)}}}
@@ -188,7 +196,8 @@ class TokenRegistryTest(TestCase):
             self.assertNotIn(token.rpartition('.')[2], mount.log())
 
     def test_wrong_password(self):
-        self.bed.mount_fails(DENIED, self.reference, '--plain-http', '--creds=alice:wrong', words=['401', 'the password is wrong'])
+        self.bed.mount_fails(DENIED, self.reference, '--plain-http', '--creds=alice:wrong',
+                             words=['401', 'the password is wrong'])
 
     def test_no_credentials(self):
         self.bed.mount_fails(DENIED, self.reference, '--plain-http', words=[self.reference])
@@ -311,7 +320,7 @@ class SharedTokenTest(GateCase):
         mount = self.mount()
         self.forget(mount)
         time.sleep(2.1)
-        self.gate.proxy.clear_records = self.gate.proxy.records.clear()
+        self.gate.proxy.records.clear()
         self.assertEqual(self.read_all(mount), self.contents)
         # Nobody sent the old one: the gate refused nobody.
         self.assertEqual([r for r in self.gate.proxy.requests() if r.status == 401], [])
@@ -364,7 +373,8 @@ class DifferentTokenTest(GateCase):
                    [('manifests.test', ('repository:many:pull',)), ('blobs.test', ('repository:many:pull',))])
 
     def test_scope_aws(self):
-        self.check({'/manifests/': ('public.ecr.aws', 'aws'), '/blobs/': ('public.ecr.aws', 'aws')}, [('public.ecr.aws', ('aws',))])
+        self.check({'/manifests/': ('public.ecr.aws', 'aws'), '/blobs/': ('public.ecr.aws', 'aws')},
+                   [('public.ecr.aws', ('aws',))])
 
     def test_scope_aws_and_different_tokens(self):
         self.check({'/manifests/': ('public.ecr.aws', 'aws'), '/blobs/': ('blobs.ecr.aws', 'aws')},
@@ -420,18 +430,17 @@ class ChallengeTest(GateCase):
                 x.send(401, [('WWW-Authenticate', self.gate._challenge('registry', 'repository:many:pull'))])
             else:
                 x.send(401)
-        rule = self.gate.proxy.rule(check, when=lambda x: not x.headers.get('Authorization'))
+        rule = self.gate.proxy.rule(check, when=lambda x: not authorization(x))
         mount = self.mount()
         self.assertEqual(self.read_all(mount), self.contents)
         self.assertGreater(rule.hits, 1)
 
     def test_insufficient_scope(self):
         """The first token is too small, and the registry says which one it wants."""
-        self.gate.challenges = lambda realm, service, scope: [
-            'Bearer realm="%s",service="%s",scope="%s",error="insufficient_scope"' % (realm, service, scope)]
-        self.gate.proxy.rule(lambda x: x.send(401, [('WWW-Authenticate', 'Bearer realm="%s",service="registry",scope="too:small:pull"'
-                                                     % self.tokens.realm)]),
-                             when=lambda x: not x.headers.get('Authorization'), times=1)
+        bearer = 'Bearer realm="%s",service="%s",scope="%s"'
+        small = bearer % (self.tokens.realm, 'registry', 'too:small:pull')
+        self.gate.challenges = lambda *values: [bearer % values + ',error="insufficient_scope"']
+        self.gate.proxy.rule(status(401, {'WWW-Authenticate': small}), when=lambda x: not authorization(x), times=1)
         mount = self.mount()
         self.assertEqual(self.read_all(mount), self.contents)
 
@@ -440,9 +449,11 @@ class ChallengeTest(GateCase):
         mount = self.mount()
         self.forget(mount)
         self.tokens.revoke()
-        self.gate.proxy.rule(status(403, {}, b'{"message": "Your Authorization Token has expired."}'),
-                             when=lambda x: not self.tokens.allows((x.headers.get('Authorization') or '').partition(' ')[2], 'registry',
-                                                                   'repository:many:pull') and x.headers.get('Authorization'))
+        def ended(x):
+            token = authorization(x).partition(' ')[2]
+            return token and not self.tokens.allows(token, 'registry', 'repository:many:pull')
+
+        self.gate.proxy.rule(status(403, {}, b'{"message": "Your Authorization Token has expired."}'), when=ended)
         self.assertEqual(self.read_all(mount), self.contents)
 
 
@@ -475,8 +486,8 @@ class TokenServerFailsTest(GateCase):
         self.fails(BAD_DATA, lambda x: x.send(200, {}, b' ' * (3 << 20)), 'token server')
 
     def test_error(self):
-        self.fails(UNREACHABLE, status(500, {}, b'{"errors": [{"code": "UNKNOWN", "message": "out of coffee"}]}'), 'token server', '500',
-                   'out of coffee')
+        self.fails(UNREACHABLE, status(500, {}, b'{"errors": [{"code": "UNKNOWN", "message": "out of coffee"}]}'),
+                   'token server', '500', 'out of coffee')
 
     def test_denied(self):
         self.fails(DENIED, status(401, {}, b'{"details": "who are you"}'), 'token server', '401', 'who are you')
@@ -542,19 +553,19 @@ class RealmTest(GateCase):
 
     def test_no_credentials_in_the_clear(self):
         """A registry that nobody called insecure names a realm without TLS."""
-        self.gate.challenges = lambda realm, service, scope: ['Basic realm="x"']
         authority = Authority(self.bed.mkdir('authority'))
         registry = Registry(self.bed, tokens=dict(self.tokens.registry_config()), authority=authority)
         certs = self.bed.dir / 'home/.config/containers/certs.d' / registry.host
         certs.mkdir(parents=True)
         shutil.copy(authority.cert, certs / 'ca.crt')
-        self.bed.mount_fails(DENIED, '%s/many:v1' % registry.host, '--creds=alice:secret', words=['not encrypted', self.tokens.realm])
+        self.bed.mount_fails(DENIED, '%s/many:v1' % registry.host, '--creds=alice:secret',
+                             words=['not encrypted', self.tokens.realm])
         self.assertEqual(self.tokens.requests(), [])
 
     def test_forbidden_credentials_where_anybody_may_read(self):
         """GHCR: 403 to a bad credential, though none is needed."""
         self.tokens.users.clear()
-        self.tokens.proxy.rule(status(403, {}, b'{"errors": [{"code": "DENIED"}]}'), when=lambda x: x.headers.get('Authorization'))
+        self.tokens.proxy.rule(status(403, {}, b'{"errors": [{"code": "DENIED"}]}'), when=authorization)
         mount = self.mount('--creds=alice:old')
         self.assertEqual(self.read_all(mount), self.contents)
         self.assertRegex(mount.log(), ' warning .*credentials were refused')

@@ -30,6 +30,10 @@ class RegistryCase(TestCase):
         self.assertEqual(mount.read('etc/os-release'), b'ID=small\n')
         return mount
 
+    def forget_store(self):
+        if self.bed.store.path.exists():
+            shutil.rmtree(self.bed.store.path)
+
 
 class MirrorTest(RegistryCase):
     def setUp(self):
@@ -81,10 +85,11 @@ class MirrorTest(RegistryCase):
 
     def test_mirrors_that_fail_in_every_way(self):
         """Each is followed by the next, down to the primary; none is waited for."""
-        for name, action in {'503': status(503), '500': status(500), '403': status(403), '401': status(401), '400': status(400),
-                             'hangs up': cut(0), 'html': lambda x: x.send(200, {'Content-Type': 'text/html'}, b'<html>')}.items():
+        faults = {str(code): status(code) for code in (503, 500, 403, 401, 400)}
+        faults.update({'hangs up': cut(0), 'html': status(200, {'Content-Type': 'text/html'}, b'<html>')})
+        for name, action in faults.items():
             with self.subTest(name):
-                self.bed.store.path.exists() and shutil.rmtree(self.bed.store.path)
+                self.forget_store()
                 self.mirror.clear()
                 self.mirror.rule(action)
                 self.docker_io(self.mirror.host)
@@ -109,7 +114,7 @@ class MirrorTest(RegistryCase):
         self.docker_io(self.mirror.host, second.host)
         self.works('alpine:edge').umount()
         self.assertEqual(second.requests(), [])
-        self.bed.store.path.exists() and shutil.rmtree(self.bed.store.path)
+        self.forget_store()
         self.mirror.close()
         self.works('alpine:edge')
         self.assertGreater(len(second.requests()), 0)
@@ -131,7 +136,7 @@ class MirrorTest(RegistryCase):
         self.works('alpine:edge').umount()
         self.assertEqual(self.mirror.requests('/manifests/edge'), [])
         self.assertGreater(len(self.primary.requests('/manifests/edge')), 0)
-        shutil.rmtree(self.bed.store.path)
+        self.forget_store()
         self.primary.clear()
         self.works('alpine@' + self.image['digest'])
         self.assertEqual(self.primary.requests(), [])
@@ -217,7 +222,8 @@ class ConfTest(RegistryCase):
         self.works('%s/app:v1' % self.registry.host)
 
     def test_broken_files(self):
-        for text, word in (('[[registry]\n', ''), ('[[registry]]\nlocation = 5\n', 'location'), ('[[registry]]\nlocation = "x.y"\nblocked = "no"\n', 'blocked'),
+        for text, word in (('[[registry]\n', ''), ('[[registry]]\nlocation = 5\n', 'location'),
+                           ('[[registry]]\nlocation = "x.y"\nblocked = "no"\n', 'blocked'),
                            ('unqualified-search-registries = "docker.io"\n', 'unqualified-search-registries'),
                            ('[[registry]]\n', ''), ('[registries.search]\nregistries = ["x"]\n', '')):
             with self.subTest(text):

@@ -49,7 +49,7 @@ static inline struct slow_blob *slow_blob(struct blob *b)
 }
 
 /* What is written by whoever does not know that nobody wants it any more. A range that was complete has nothing to write. */
-static inline void slow_linger(struct slow_blob *b, struct slow_range *r)
+static inline void slow_linger(struct slow_blob *b, struct slow_range *r) REQUIRES(b->lock)
 {
         uint8_t byte = 0;
 
