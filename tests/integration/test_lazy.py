@@ -19,7 +19,7 @@ FORMATS = {
     'estargz': ('base.esgz', '+gzip', {
         STARGZ: 'sha256:85f895913a2ad54941a9aa7b70ad4e6e99dc4388ee880e2436029a9fb1ce59cb'}),
     'estargz-64k': ('base.chunk64k.esgz', '+gzip', {
-        STARGZ: 'sha256:85f895913a2ad54941a9aa7b70ad4e6e99dc4388ee880e2436029a9fb1ce59cb'}),
+        STARGZ: 'sha256:224d8180f5254d1404b42fb3c505b130a2ab04825211c4bbaccb3f1a7cad62ae'}),
     'estargz-landmark': ('base.landmark.esgz', '+gzip', {
         STARGZ: 'sha256:4989b6612f9e54b2e8d23eb35174146e184a8d54059d4b5eacaae97ef339a7d7'}),
     'zstdchunked-v40': ('base.zstdchunked-v40.zst', '+zstd', {
