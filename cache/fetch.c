@@ -17,10 +17,10 @@ struct fetch_read {
         void *context;
         struct mutex lock;
         struct pool_buf *buffer GUARDED_BY(lock); /* until the read is finished */
-        size_t remaining GUARDED_BY(lock); /* wants not yet answered, and one for fetch_start itself */
-        bool starting GUARDED_BY(lock);    /* fetch_start writes to `out`: the read must not finish yet */
-        bool finished GUARDED_BY(lock);    /* done was or is being called: nothing writes to `out` any more */
-        int failure GUARDED_BY(lock);      /* the first one while starting, with its error */
+        size_t remaining GUARDED_BY(lock);        /* wants not yet answered, and one for fetch_start itself */
+        bool starting GUARDED_BY(lock);           /* fetch_start writes to `out`: the read must not finish yet */
+        bool finished GUARDED_BY(lock);           /* done was or is being called: nothing writes to `out` any more */
+        int failure GUARDED_BY(lock);             /* the first one while starting, with its error */
         struct error error GUARDED_BY(lock);
         struct fetch_part parts[];
 };
@@ -74,7 +74,8 @@ void fetcher_get_stats(struct fetcher *f, struct fetch_stats *ret)
 int fetch_cached(const struct fetch_part *parts, size_t count, uint8_t *out)
 {
         for (size_t k = 0; k < count; k++) {
-                int r = content_read(parts[k].fetcher->options.content, parts[k].offset, parts[k].length, out + parts[k].at);
+                int r = content_read(parts[k].fetcher->options.content, parts[k].offset, parts[k].length,
+                                     out + parts[k].at);
 
                 if (r < 0)
                         return r;
@@ -278,7 +279,8 @@ static bool same_range(const struct chunk *a, const struct chunk *b)
 
 /* The chunks that a flight for chunk I takes along: slices of one range travel together, neighbours up to the last one wanted
  * while they are absent and the request stays small. */
-static void flight_extent(struct fetcher *f, size_t i, size_t last, size_t *ret_first, size_t *ret_count) REQUIRES(f->lock)
+static void flight_extent(struct fetcher *f, size_t i, size_t last, size_t *ret_first, size_t *ret_count)
+        REQUIRES(f->lock)
 {
         const struct chunk *c = f->options.table->chunks;
         size_t total = f->options.table->chunk_count, first = i, end = i + 1;
@@ -383,7 +385,8 @@ static int want_chunk(struct missing *m, size_t i, bool fetch)
         }
         mutex_unlock(&f->lock);
         if (joined)
-                log_debug("flight joined: chunk %zu of %s, begun by #%ju", i, f->options.blob->name, (uintmax_t) begun_by);
+                log_debug("flight joined: chunk %zu of %s, begun by #%ju", i, f->options.blob->name,
+                          (uintmax_t) begun_by);
         return 0;
 }
 
@@ -497,8 +500,8 @@ static int start_part(struct fetch_read *read, const struct fetch_part *part)
         return 0;
 }
 
-int fetch_start(const struct fetch_part *parts, size_t count, struct pool_buf *buffer, uint8_t *out, fetch_done_fn *done,
-                void *context, struct fetch_read **ret, struct error *e)
+int fetch_start(const struct fetch_part *parts, size_t count, struct pool_buf *buffer, uint8_t *out,
+                fetch_done_fn *done, void *context, struct fetch_read **ret, struct error *e)
 {
         struct fetch_read *read = calloc(1, sizeof(*read) + count * sizeof(*parts));
         int r = 0, failure;

@@ -27,8 +27,8 @@ struct fetcher {
         struct stream streams[8] GUARDED_BY(lock);
         size_t stream_turn GUARDED_BY(lock);
         struct fetch_stats stats GUARDED_BY(lock);
-        bool keeps_nothing GUARDED_BY(lock);    /* the last chunk could not be stored */
-        bool failure_told GUARDED_BY(lock);     /* … and the log says why */
+        bool keeps_nothing GUARDED_BY(lock); /* the last chunk could not be stored */
+        bool failure_told GUARDED_BY(lock);  /* … and the log says why */
 };
 
 /* A part of a read waits for one chunk of a flight. Holds a reference on the read, which holds the part. */
@@ -45,8 +45,8 @@ struct flight {
         struct fetcher *fetcher;
         size_t first, count;
         struct flight *next; /* of those that one read has begun, until they are submitted */
-        uint64_t request;   /* of the log: who began it */
-        struct want *wants; /* guarded by fetcher->lock */
+        uint64_t request;    /* of the log: who began it */
+        struct want *wants;  /* guarded by fetcher->lock */
 };
 
 /* The work function of a flight. */

@@ -18,19 +18,19 @@
 struct spool {
         struct exchange exchange;
         int fd;
-        bool answered;       /* the exchange has its 200 */
+        bool answered; /* the exchange has its 200 */
 };
 
 struct remote_blob {
         struct blob blob;
         struct registry_source *source;
-        char *path;          /* "blobs/<digest>" */
-        char **urls;         /* of a foreign layer, or NULL */
+        char *path;  /* "blobs/<digest>" */
+        char **urls; /* of a foreign layer, or NULL */
         struct mutex lock;
         struct cond spooled;
-        char *target GUARDED_BY(lock);         /* where the registry redirected to last, or NULL */
+        char *target GUARDED_BY(lock); /* where the registry redirected to last, or NULL */
         bool ignores_ranges GUARDED_BY(lock);
-        bool spooling GUARDED_BY(lock);        /* somebody receives into the spool now: `spool` is theirs */
+        bool spooling GUARDED_BY(lock);          /* somebody receives into the spool now: `spool` is theirs */
         uint64_t spooled_bytes GUARDED_BY(lock); /* that lie in the spool */
         struct spool *spool;
 };
@@ -44,14 +44,14 @@ struct remote_range {
         size_t at;
         uint64_t offset, length;
         uint64_t patience_ms;
-        uint64_t received;       /* bytes of the range in the buffer */
-        deadline_t deadline;     /* moves on with every byte */
-        deadline_t trouble;      /* connections break: until then they may; 0 while they don't */
-        uint64_t trouble_from;   /* `received` when that began */
+        uint64_t received;     /* bytes of the range in the buffer */
+        deadline_t deadline;   /* moves on with every byte */
+        deadline_t trouble;    /* connections break: until then they may; 0 while they don't */
+        uint64_t trouble_from; /* `received` when that began */
         struct exchange exchange;
-        bool answered;           /* the exchange has its answer: body from `begun` on */
-        uint64_t begun;          /* the range's position where the exchange's body begins */
-        bool whole;              /* it comes out of the spool */
+        bool answered;  /* the exchange has its answer: body from `begun` on */
+        uint64_t begun; /* the range's position where the exchange's body begins */
+        bool whole;     /* it comes out of the spool */
 };
 
 static struct remote_blob *remote_blob(struct blob_range *r)
@@ -118,8 +118,8 @@ static int remote_range_open(struct blob *blob, uint64_t offset, uint64_t length
         struct error own = ERROR_INIT;
 
         if (!range_fits(offset, length, blob->size) || length == 0)
-                return error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: %ju bytes at %ju lie outside its %ju bytes", blob->name,
-                                 (uintmax_t) length, (uintmax_t) offset, (uintmax_t) blob->size);
+                return error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: %ju bytes at %ju lie outside its %ju bytes",
+                                 blob->name, (uintmax_t) length, (uintmax_t) offset, (uintmax_t) blob->size);
         r = calloc(1, sizeof(*r));
         if (!r)
                 return error_oom(e);
@@ -210,13 +210,15 @@ static int spool_new(struct remote_blob *b, struct error *e)
         s->exchange.sink_fd = s->fd;
         s->exchange.sink_fd_max = b->blob.size;
         b->spool = s;
-        log_info("%s: the server ignores ranges: receiving all %ju bytes at once", b->blob.name, (uintmax_t) b->blob.size);
+        log_info("%s: the server ignores ranges: receiving all %ju bytes at once", b->blob.name,
+                 (uintmax_t) b->blob.size);
         return 0;
 }
 
 /* Receives into the spool until N bytes are there, but for a short while only: so others get to see what came. FROM bytes are
  * there. A broken connection starts over: that server knows no ranges. */
-static int spool_receive(struct remote_blob *b, uint64_t from, uint64_t n, deadline_t deadline, uint64_t *ret_received, struct error *e)
+static int spool_receive(struct remote_blob *b, uint64_t from, uint64_t n, deadline_t deadline, uint64_t *ret_received,
+                         struct error *e)
 {
         deadline_t slice = MIN(deadline, deadline_in(SPOOL_SLICE_MS));
         struct spool *s = b->spool;
@@ -232,8 +234,8 @@ static int spool_receive(struct remote_blob *b, uint64_t from, uint64_t n, deadl
         r = transfer_wait(s->exchange.transfer, n, slice, &received, e);
         *ret_received = received;
         if (r == 0 && received < n)
-                r = error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: %ju bytes instead of %ju", b->blob.name, (uintmax_t) received,
-                              (uintmax_t) b->blob.size);
+                r = error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: %ju bytes instead of %ju", b->blob.name,
+                              (uintmax_t) received, (uintmax_t) b->blob.size);
         /* The slice is over, not the transfer; or nobody has patience left, and the transfer goes on for the next one. */
         if (r == 0 || (r == -ETIMEDOUT && deadline_left(slice) == 0))
                 return 0;
@@ -243,7 +245,8 @@ static int spool_receive(struct remote_blob *b, uint64_t from, uint64_t n, deadl
 }
 
 /* Opens the spool, or receives into it, as the one that does now. */
-static int spool_step(struct remote_blob *b, uint64_t from, uint64_t n, deadline_t deadline, uint64_t *ret_received, struct error *e)
+static int spool_step(struct remote_blob *b, uint64_t from, uint64_t n, deadline_t deadline, uint64_t *ret_received,
+                      struct error *e)
 {
         int r = b->spool ? 0 : spool_new(b, e);
 
@@ -296,7 +299,8 @@ static int wait_whole(struct remote_blob *b, struct remote_range *r, uint64_t n,
         k = spool_wait(b, r->offset + n, r->patience_ms, e);
         if (k < 0)
                 return k;
-        k = pread_full(b->spool->fd, r->buffer->data + r->at + r->received, (size_t) (n - r->received), r->offset + r->received);
+        k = pread_full(b->spool->fd, r->buffer->data + r->at + r->received, (size_t) (n - r->received),
+                       r->offset + r->received);
         if (k < 0)
                 return error_errno(e, -k, "%s: temporary file", b->blob.name);
         r->received = n;
@@ -335,8 +339,9 @@ static int receive(struct remote_blob *b, struct remote_range *r, uint64_t n, st
                         return 0;
         }
         if (k == 0 && r->received < n)
-                k = error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: the server sent %ju bytes at %ju instead of %ju", b->blob.name,
-                              (uintmax_t) got, (uintmax_t) (r->offset + r->begun), (uintmax_t) (r->length - r->begun));
+                k = error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: the server sent %ju bytes at %ju instead of %ju",
+                              b->blob.name, (uintmax_t) got, (uintmax_t) (r->offset + r->begun),
+                              (uintmax_t) (r->length - r->begun));
         return k;
 }
 
@@ -426,7 +431,8 @@ static const struct blob_ops remote_blob_ops = {
         .free = remote_blob_free,
 };
 
-int registry_blob_new(struct registry_source *s, const struct descriptor *descriptor, struct blob **ret, struct error *e)
+int registry_blob_new(struct registry_source *s, const struct descriptor *descriptor, struct blob **ret,
+                      struct error *e)
 {
         _cleanup_(blob_free_ptr) struct blob *blob = NULL;
         struct remote_blob *b = calloc(1, sizeof(*b));

@@ -167,7 +167,9 @@ static inline void expect_chunks(struct bench *b, struct blob *blob, const struc
                 const struct chunk *c = &t->chunks.chunks[i];
                 _cleanup_(content_close_ptr) struct content *content = NULL;
                 _cleanup_(fetcher_free_ptr) struct fetcher *f = NULL;
-                struct fetcher_options o = { .blob = blob, .table = &t->chunks, .pool = b->pool, .workers = b->workers };
+                struct fetcher_options o = {
+                        .blob = blob, .table = &t->chunks, .pool = b->pool, .workers = b->workers
+                };
                 struct error e = ERROR_INIT;
 
                 /* Slices bring all of theirs: they are compared as they come. */

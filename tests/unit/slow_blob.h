@@ -19,16 +19,16 @@ struct slow_blob {
         const uint8_t *data;
         struct mutex lock;
         struct cond changed;
-        uint64_t allowed GUARDED_BY(lock);    /* no range gets bytes of the blob from here on */
-        bool lingers GUARDED_BY(lock);        /* producers of closed ranges go on writing */
-        unsigned wrong GUARDED_BY(lock);      /* so many of the next ranges that hold it get the byte at wrong_at wrong */
+        uint64_t allowed GUARDED_BY(lock); /* no range gets bytes of the blob from here on */
+        bool lingers GUARDED_BY(lock);     /* producers of closed ranges go on writing */
+        unsigned wrong GUARDED_BY(lock);   /* so many of the next ranges that hold it get the byte at wrong_at wrong */
         uint64_t wrong_at GUARDED_BY(lock);
-        int open_failure GUARDED_BY(lock);    /* -errno of every range_open, or 0 */
+        int open_failure GUARDED_BY(lock); /* -errno of every range_open, or 0 */
         int wait_failure GUARDED_BY(lock);
         unsigned opened GUARDED_BY(lock);
-        uint64_t asked GUARDED_BY(lock);      /* bytes, of all ranges */
-        unsigned producers GUARDED_BY(lock);  /* that have not ended */
-        unsigned lingering GUARDED_BY(lock);  /* of them, whose range is closed */
+        uint64_t asked GUARDED_BY(lock);     /* bytes, of all ranges */
+        unsigned producers GUARDED_BY(lock); /* that have not ended */
+        unsigned lingering GUARDED_BY(lock); /* of them, whose range is closed */
 };
 
 struct slow_range {
@@ -40,7 +40,7 @@ struct slow_range {
         uint64_t wrong_at; /* or UINT64_MAX */
         uint64_t received; /* the blob's lock guards it, as the next two */
         bool closed;
-        bool ended;        /* by a failure */
+        bool ended; /* by a failure */
 };
 
 static inline struct slow_blob *slow_blob(struct blob *b)
@@ -225,28 +225,28 @@ static inline struct slow_blob *slow_blob_new(const uint8_t *data, size_t size)
 /* ---- commands ---- */
 
 /* Sets a field under the lock and wakes everybody. */
-#define slow_set(blob, field, value)               \
-        do {                                       \
-                mutex_lock(&(blob)->lock);         \
-                (blob)->field = (value);           \
-                cond_broadcast(&(blob)->changed);  \
-                mutex_unlock(&(blob)->lock);       \
+#define slow_set(blob, field, value)              \
+        do {                                      \
+                mutex_lock(&(blob)->lock);        \
+                (blob)->field = (value);          \
+                cond_broadcast(&(blob)->changed); \
+                mutex_unlock(&(blob)->lock);      \
         } while (0)
 
-#define slow_get(blob, field)                      \
-        ({                                         \
-                __typeof__((blob)->field) _value;  \
-                mutex_lock(&(blob)->lock);         \
-                _value = (blob)->field;            \
-                mutex_unlock(&(blob)->lock);       \
-                _value;                            \
+#define slow_get(blob, field)                     \
+        ({                                        \
+                __typeof__((blob)->field) _value; \
+                mutex_lock(&(blob)->lock);        \
+                _value = (blob)->field;           \
+                mutex_unlock(&(blob)->lock);      \
+                _value;                           \
         })
 
 /* Waits until FIELD has reached VALUE. */
-#define slow_await(blob, field, value)                                     \
-        do {                                                               \
-                mutex_lock(&(blob)->lock);                                 \
-                while ((blob)->field != (value))                           \
-                        cond_wait(&(blob)->changed, &(blob)->lock);        \
-                mutex_unlock(&(blob)->lock);                               \
+#define slow_await(blob, field, value)                              \
+        do {                                                        \
+                mutex_lock(&(blob)->lock);                          \
+                while ((blob)->field != (value))                    \
+                        cond_wait(&(blob)->changed, &(blob)->lock); \
+                mutex_unlock(&(blob)->lock);                        \
         } while (0)

@@ -46,9 +46,17 @@ static size_t expect_bytes(struct bench *b, const struct buf *bytes)
 static void fixtures_read_as_they_decode(void **state)
 {
         static const char *const names[] = {
-                "base.esgz",     "base.landmark.esgz", "base.members.gz",          "base.pigz.gz",
-                "base.tar.gz",   "base.tar.zst",       "base.zstdchunked-v40.zst", "base.zstdchunked-v64.zst",
-                "twice.tar.gz",  "upper.tar.gz",       "base.stargz-zstdchunked.zst",
+                "base.esgz",
+                "base.landmark.esgz",
+                "base.members.gz",
+                "base.pigz.gz",
+                "base.tar.gz",
+                "base.tar.zst",
+                "base.zstdchunked-v40.zst",
+                "base.zstdchunked-v64.zst",
+                "twice.tar.gz",
+                "upper.tar.gz",
+                "base.stargz-zstdchunked.zst",
         };
         struct bench *b = *state;
 
@@ -319,7 +327,8 @@ static void layer_of_nothing_is_refused(void **state)
 static void tar_that_lies_publishes_nothing(void **state)
 {
         struct bench *b = *state;
-        struct tape past _cleanup_(tape_free) = { 0 }, sum _cleanup_(tape_free) = { 0 }, name _cleanup_(tape_free) = { 0 };
+        struct tape past _cleanup_(tape_free) = { 0 }, sum _cleanup_(tape_free) = { 0 },
+                         name _cleanup_(tape_free) = { 0 };
         _cleanup_(blob_free_ptr) struct blob *short_blob = NULL, *sum_blob = NULL, *name_blob = NULL;
 
         MEMBER(&past, .name = "some/file", .size = 100000);
