@@ -12,6 +12,8 @@
 
 /* Slices are decoded from a stream that may be long: it passes through a window of this size. */
 #define SLICE_WINDOW (1 * MIB)
+/* … and is waited for in pieces that are worth a decoder's while. */
+#define SLICE_PIECE (64 * KIB)
 
 /* Bytes of the blob from `offset` on, on their way into the start of `buffer`; behind `room` bytes a chunk is
  * decoded. */
@@ -312,7 +314,7 @@ static int feed_window(void *context, uint64_t offset, const uint8_t **ret_data,
                 if (r < 0)
                         return r;
         }
-        r = arrival_wait(a, at - a->offset + 1, e);
+        r = arrival_wait(a, MIN(at - a->offset + SLICE_PIECE, a->length), e);
         if (r < 0)
                 return r;
         *ret_data = arrival_data(a, at);

@@ -43,7 +43,7 @@ static char *lower(const char *s, size_t n)
         return out;
 }
 
-/* Replaces aliases; drops the variants that say nothing (arm64/v8, amd64/v1). */
+/* Replaces aliases; writes out arm/7 as arm/v7; drops the variants that say nothing (arm64/v8, amd64/v1). */
 static int normalise(struct platform *p)
 {
         for (size_t k = 0; k < ELEMENTSOF(aliases); k++) {
@@ -59,6 +59,14 @@ static int normalise(struct platform *p)
                                 return -ENOMEM;
                 }
                 break;
+        }
+        if (str_eq(p->architecture, "arm") && p->variant && strlen(p->variant) == 1 && strchr("5678", p->variant[0])) {
+                char *whole = str_printf("v%s", p->variant);
+
+                if (!whole)
+                        return -ENOMEM;
+                free(p->variant);
+                p->variant = whole;
         }
         if ((str_eq(p->architecture, "arm64") && (str_eq(p->variant, "v8") || str_eq(p->variant, "8"))) ||
             (str_eq(p->architecture, "amd64") && str_eq(p->variant, "v1"))) {

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #include "init_flags.h"
 #include "ops.h"
@@ -72,10 +73,24 @@ static int check_fuse(struct error *e)
         return error_set(e, ERROR_MOUNT, errno, "/dev/fuse: %s", strerror(errno));
 }
 
+/* ECONNABORTED: it died while it was asked. */
+static bool means_stale(int code)
+{
+        return code == ENOTCONN || code == ECONNABORTED;
+}
+
+static int refuse_stale(const char *directory, struct error *e)
+{
+        return error_set(e, ERROR_MOUNT, ENOTCONN,
+                         "%s is stale: the mount of a process that has died is still there (regfs umount %s)",
+                         directory, directory);
+}
+
 static int check_not_mounted(const char *absolute, struct error *e)
 {
         struct mount_table table = { 0 };
         const char *reference = NULL;
+        struct statvfs filesystem;
         struct stat own, parent;
         _cleanup_free_ char *up = str_printf("%s/..", absolute);
         int r;
@@ -88,7 +103,10 @@ static int check_not_mounted(const char *absolute, struct error *e)
         for (size_t k = 0; k < table.count; k++)
                 if (str_eq(table.items[k].directory, absolute))
                         reference = table.items[k].reference;
-        if (reference)
+        /* The kernel may know the attributes of a root whose daemon is dead; statfs is always the daemon's to answer. */
+        if (reference && statvfs(absolute, &filesystem) < 0 && means_stale(errno))
+                r = refuse_stale(absolute, e);
+        else if (reference)
                 r = error_set(e, ERROR_MOUNT, EBUSY, "%s is busy: %s is mounted there (regfs umount %s)", absolute,
                               reference, absolute);
         else if (stat(absolute, &own) == 0 && stat(up, &parent) == 0 && own.st_dev != parent.st_dev)
@@ -104,11 +122,8 @@ int mountpoint_check(const char *directory, char **ret_absolute, struct error *e
         int r;
 
         if (stat(directory, &st) < 0) {
-                if (errno == ENOTCONN)
-                        return error_set(
-                                e, ERROR_MOUNT, ENOTCONN,
-                                "%s is stale: the mount of a process that has died is still there (regfs umount %s)",
-                                directory, directory);
+                if (means_stale(errno))
+                        return refuse_stale(directory, e);
                 return error_set(e, ERROR_MOUNT, errno, "mountpoint %s: %s", directory, strerror(errno));
         }
         if (!S_ISDIR(st.st_mode))

@@ -9,6 +9,7 @@ import threading
 import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
+from errno import EIO
 
 import images
 from fault_proxy import hang, status
@@ -516,7 +517,7 @@ class TokenServerFailsTest(GateCase):
         self.tokens.forget_requests()
         self.tokens.mode = mode
         begin = time.monotonic()
-        self.assertEqual(set(self.read_all(mount).values()), {5})  # EIO
+        self.assertEqual(set(self.read_all(mount).values()), {EIO})
         self.assertLess(time.monotonic() - begin, 20)
         self.assertLessEqual(len(self.tokens.requests()), expected_requests)
         self.assertRegex(mount.log(), r' error \[.*token server')

@@ -9,13 +9,13 @@ import threading
 import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
+from errno import EIO
 
 import images
 from fault_proxy import BlobHost, FaultProxy, cut, delay, flip, hang, ignore_range, slow, status, wrong_content_range
 from registry import Registry
 from testbed import BAD_DATA, NOT_FOUND, UNREACHABLE, TestCase, forget_pages, regfs_binary, run, wait_until
 
-EIO = 5
 MIB = 1 << 20
 
 

@@ -12,8 +12,9 @@
 #include "slow_blob.h"
 #include "tar_tape.h"
 
-#ifdef HAVE_ISAL
-#include <isa-l/igzip_lib.h>
+#if !defined(REGFS_NO_ISAL) && __has_include(<isa-l.h>)
+#define HAVE_ISAL
+#include <isa-l.h>
 #endif
 
 /* ---- layers of all kinds ---- */
