@@ -30,25 +30,29 @@ char *mount_source_format(const char *reference, const char *digest, const char 
 }
 
 /* Cuts SOURCE apart from behind: references may hold any of these characters, the other parts don't. */
-static int parse_source(char *source, struct mount_entry *m)
+static int parse_source(const char *source, struct mount_entry *m)
 {
-        char *pid = strrchr(source, '#'), *platform, *digest;
+        _cleanup_free_ char *copy = strdup(source);
+        char *pid, *platform, *digest;
         uint64_t n;
 
+        if (!copy)
+                return -ENOMEM;
+        pid = strrchr(copy, '#');
         if (!pid)
                 return -EINVAL;
         *pid++ = '\0';
-        platform = strrchr(source, '#');
+        platform = strrchr(copy, '#');
         if (!platform)
                 return -EINVAL;
         *platform++ = '\0';
-        digest = strrchr(source, '@');
+        digest = strrchr(copy, '@');
         if (!digest)
                 return -EINVAL;
         *digest++ = '\0';
         if (str_to_u64(pid, &n) == 0 && n <= INT_MAX)
                 m->pid = (long) n;
-        m->reference = strdup(source);
+        m->reference = strdup(copy);
         m->digest = strdup(digest);
         m->platform = strdup(platform);
         return m->reference && m->digest && m->platform ? 0 : -ENOMEM;
@@ -158,34 +162,50 @@ int mount_table_read(struct mount_table *ret, struct error *e)
 
 /* ---- unmounting ---- */
 
-/* The absolute name of a mountpoint. Where its daemon is dead, only its parent can be looked at. */
-static int resolve_mountpoint(const char *directory, char **ret, struct error *e)
+/* The absolute name of DIRECTORY without a look at what is mounted there: a dead daemon does not answer, nor does one that
+ * hangs. NULL where the last component is no name, or the parent does not resolve. */
+static char *absolute_name(const char *directory)
 {
         _cleanup_free_ char *copy = strdup(directory), *parent = NULL;
         const char *name;
         char *slash;
-        size_t n;
 
         if (!copy)
-                return error_oom(e);
-        *ret = realpath(directory, NULL);
-        if (*ret || errno == ENOENT)
-                return *ret ? 0 : error_set(e, ERROR_MOUNT, ENOENT, "%s: %s", directory, strerror(ENOENT));
-        for (n = strlen(copy); n > 1 && copy[n - 1] == '/'; n--)
+                return NULL;
+        for (size_t n = strlen(copy); n > 1 && copy[n - 1] == '/'; n--)
                 copy[n - 1] = '\0';
         slash = strrchr(copy, '/');
         name = slash ? slash + 1 : copy;
-        if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || *name == '\0') {
-                *ret = realpath(copy, NULL);
-                return *ret ? 0 : error_set(e, ERROR_MOUNT, errno, "%s: %s", directory, strerror(errno));
-        }
+        if (*name == '\0' || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+                return NULL;
         if (slash)
                 *slash = '\0';
-        parent = realpath(slash ? (slash == copy ? "/" : copy) : ".", NULL);
-        if (!parent)
+        parent = realpath(!slash ? "." : slash == copy ? "/" : copy, NULL);
+        return parent ? str_printf("%s/%s", str_eq(parent, "/") ? "" : parent, name) : NULL;
+}
+
+/* The last one of that name is the one on top. */
+static const struct mount_entry *last_mount_at(const struct mount_table *t, const char *directory)
+{
+        for (size_t k = t->count; k-- > 0;)
+                if (str_eq(t->items[k].directory, directory))
+                        return &t->items[k];
+        return NULL;
+}
+
+static int find_mount(const struct mount_table *t, const char *directory, const struct mount_entry **ret,
+                      struct error *e)
+{
+        _cleanup_free_ char *name = absolute_name(directory), *real = NULL;
+
+        *ret = name ? last_mount_at(t, name) : NULL;
+        if (*ret)
+                return 0;
+        real = realpath(directory, NULL);
+        if (!real)
                 return error_set(e, ERROR_MOUNT, errno, "%s: %s", directory, strerror(errno));
-        *ret = str_printf("%s/%s", str_eq(parent, "/") ? "" : parent, name);
-        return *ret ? 0 : error_oom(e);
+        *ret = last_mount_at(t, real);
+        return *ret ? 0 : error_set(e, ERROR_MOUNT, EINVAL, "%s: no regfs mount there", real);
 }
 
 /* As the owner of the mount who is not root: the set-uid program of libfuse does it. */
@@ -227,30 +247,18 @@ static int watch_process(long pid)
 
 int mount_remove(const char *directory, bool lazy, struct error *e)
 {
-        _cleanup_free_ char *absolute = NULL;
-        struct mount_table table = { 0 };
+        _cleanup_(mount_table_clear) struct mount_table table = { 0 };
+        const struct mount_entry *mount;
         _cleanup_close_ int process = -1;
-        bool found = false;
         int r;
 
-        r = resolve_mountpoint(directory, &absolute, e);
-        if (r < 0)
-                return r;
         r = mount_table_read(&table, e);
+        if (r == 0)
+                r = find_mount(&table, directory, &mount, e);
         if (r < 0)
                 return r;
-        /* The last one of that name is the one on top. */
-        for (size_t k = table.count; k-- > 0 && !found;) {
-                if (!str_eq(table.items[k].directory, absolute))
-                        continue;
-                found = true;
-                process = watch_process(table.items[k].pid);
-        }
-        mount_table_clear(&table);
-        if (!found)
-                return error_set(e, ERROR_MOUNT, EINVAL, "%s: no regfs mount there", absolute);
-
-        r = unmount(absolute, lazy, e);
+        process = watch_process(mount->pid);
+        r = unmount(mount->directory, lazy, e);
         if (r < 0)
                 return r;
         if (process >= 0 && !lazy) {

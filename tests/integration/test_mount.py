@@ -227,8 +227,10 @@ class OptionTest(MountCase):
     def as_installed(self, script, *args):
         """Runs a script where regfs is an installed program: in a mount namespace of its own, below /usr/local/bin."""
         install = 'mount -t tmpfs none /usr/local/bin && cp "$REGFS" /usr/local/bin/regfs && '
-        return subprocess.run(['unshare', '-m', 'sh', '-euc', install + script, 'sh', *map(str, args)],
-                              env=dict(self.bed.environ, REGFS=regfs_binary()), stdin=subprocess.DEVNULL,
+        # As a slave, so that mounts of other tests do not stay alive in here.
+        return subprocess.run(['unshare', '-m', '--propagation', 'slave', 'sh', '-euc', install + script, 'sh', *map(str, args)],
+                              env=dict(self.bed.environ, REGFS=regfs_binary(), PATH='/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'),
+                              stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
 
     def test_mount_8(self):

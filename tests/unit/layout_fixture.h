@@ -111,8 +111,8 @@ static inline void layout_descriptor(struct buf *out, const char *type, const st
 }
 
 /* Puts an image of these layers, and enters it in the index under TAG (or NULL). */
-static inline struct stored_blob layout_image(struct layout *l, const char *tag, const struct stored_blob *layers, size_t count,
-                                              const char *config)
+static inline struct stored_blob layout_image(struct layout *l, const char *tag, const struct stored_blob *layers,
+                                              size_t count, const char *config)
 {
         struct stored_blob c = layout_put(l, config, strlen(config)), manifest;
         _cleanup_buf_ struct buf text = { 0 };
@@ -131,7 +131,8 @@ static inline struct stored_blob layout_image(struct layout *l, const char *tag,
         (void) buf_append_str(&l->manifests, l->manifests.len > 0 ? "," : "");
         layout_descriptor(&l->manifests, OCI "manifest.v1+json", &manifest);
         if (tag)
-                (void) buf_printf(&l->manifests, ",\"annotations\":{\"org.opencontainers.image.ref.name\":\"%s\"}", tag);
+                (void) buf_printf(&l->manifests, ",\"annotations\":{\"org.opencontainers.image.ref.name\":\"%s\"}",
+                                  tag);
         assert_int_equal(buf_append_str(&l->manifests, "}"), 0);
         return manifest;
 }
@@ -142,7 +143,9 @@ static inline void layout_finish(struct layout *l)
         static const char version[] = "{\"imageLayoutVersion\":\"1.0.0\"}";
         _cleanup_buf_ struct buf text = { 0 };
 
-        assert_int_equal(buf_printf(&text, "{\"schemaVersion\":2,\"manifests\":[%s]}", l->manifests.data ? l->manifests.data : ""), 0);
+        assert_int_equal(buf_printf(&text, "{\"schemaVersion\":2,\"manifests\":[%s]}",
+                                    l->manifests.data ? l->manifests.data : ""),
+                         0);
         layout_write(l, "index.json", text.data, text.len);
         layout_write(l, "oci-layout", version, strlen(version));
 }

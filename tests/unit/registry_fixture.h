@@ -206,6 +206,23 @@ static inline bool check_in(struct fake *f, struct http_exchange *x, const char 
         return false;
 }
 
+static inline void nap_ms(long ms)
+{
+        nanosleep(&(struct timespec) { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000 }, NULL);
+}
+
+/* Sends the blob in ten pieces with pauses: 1.5 s in all. */
+static inline bool drip(struct fake *f, struct http_exchange *x, unsigned n _unused_)
+{
+        exchange_printf(x, "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\n\r\n", BLOB_LENGTH);
+        for (size_t k = 0; k < 10; k++) {
+                nap_ms(150);
+                if (!exchange_send(x, f->blob + k * (BLOB_LENGTH / 10), BLOB_LENGTH / 10))
+                        break;
+        }
+        return true;
+}
+
 static inline void serve_manifest(struct fake *f, struct http_exchange *x)
 {
         char headers[400], digest[DIGEST_STRING_MAX];
@@ -409,6 +426,14 @@ static inline struct source *fake_source(struct fake *f, const char *name)
         if (reference_parse(text, &ref, &e) < 0 || client_source_new(f->client, &ref, &s, &e) < 0)
                 fail_msg("%s", e.message);
         return s;
+}
+
+/* A source of a client with CREDS, at a registry that wants WANTS. */
+static inline struct source *source_with(struct fake *f, const char *wants, const char *creds)
+{
+        f->wants = wants;
+        fake_client(f, NULL, creds);
+        return fake_source(f, ":" TAG);
 }
 
 static inline struct blob *fake_blob(struct fake *f, struct source *s, char **urls)

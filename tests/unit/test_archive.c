@@ -156,8 +156,8 @@ static void add_config(struct archive *a, const char *name, const char *first, c
 {
         char text[500];
 
-        snprintf(text, sizeof(text), "{\"os\":\"linux\",\"rootfs\":{\"diff_ids\":[\"sha256:%s\",\"sha256:%s\"]}}", hex_of(first),
-                 hex_of(second));
+        snprintf(text, sizeof(text), "{\"os\":\"linux\",\"rootfs\":{\"diff_ids\":[\"sha256:%s\",\"sha256:%s\"]}}",
+                 hex_of(first), hex_of(second));
         add(a, name, text);
 }
 
@@ -171,8 +171,9 @@ static void layers_of_an_old_archive_are_named_by_their_diff_ids(void **state)
         add(a, "aaa/layer.tar", "the first layer");
         add(a, "bbb/layer.tar", "the second");
         add_config(a, "config.json", "the first layer", "the second");
-        add(a, "manifest.json", "[{\"Config\":\"config.json\",\"RepoTags\":[\"alpine:latest\"],"
-                                "\"Layers\":[\"aaa/layer.tar\",\"bbb/layer.tar\"]}]");
+        add(a, "manifest.json",
+            "[{\"Config\":\"config.json\",\"RepoTags\":[\"alpine:latest\"],"
+            "\"Layers\":[\"aaa/layer.tar\",\"bbb/layer.tar\"]}]");
         finish(a);
         s = open_archive(a, NULL);
         get_manifest(s, &m);
@@ -235,8 +236,8 @@ static void large_layers_are_passed_over(void **state)
         assert_int_equal(digest_of(DIGEST_SHA256, large, 3 * MIB, &d), 0);
         add_bytes(a, "large.tar", large, 3 * MIB);
         add(a, "small.tar", "small");
-        snprintf(config, sizeof(config), "{\"rootfs\":{\"diff_ids\":[\"sha256:%s\",\"sha256:%s\"]}}", digest_hex(&d, hex),
-                 hex_of("small"));
+        snprintf(config, sizeof(config), "{\"rootfs\":{\"diff_ids\":[\"sha256:%s\",\"sha256:%s\"]}}",
+                 digest_hex(&d, hex), hex_of("small"));
         add(a, "config.json", config);
         add(a, "manifest.json", "[{\"Config\":\"config.json\",\"Layers\":[\"large.tar\",\"small.tar\"]}]");
         finish(a);
@@ -277,9 +278,10 @@ static void put_two_images(struct archive *a)
         add(a, "m", "other");
         add_config(a, "one.json", "layer", "other");
         add_config(a, "two.json", "other", "layer");
-        add(a, "manifest.json", "[{\"Config\":\"one.json\",\"RepoTags\":[\"docker.io/library/one:1\",\"one:latest\"],"
-                                "\"Layers\":[\"l\",\"m\"]},"
-                                "{\"Config\":\"two.json\",\"RepoTags\":[\"two:latest\"],\"Layers\":[\"m\",\"l\"]}]");
+        add(a, "manifest.json",
+            "[{\"Config\":\"one.json\",\"RepoTags\":[\"docker.io/library/one:1\",\"one:latest\"],"
+            "\"Layers\":[\"l\",\"m\"]},"
+            "{\"Config\":\"two.json\",\"RepoTags\":[\"two:latest\"],\"Layers\":[\"m\",\"l\"]}]");
         finish(a);
 }
 
@@ -310,7 +312,8 @@ static void tag_that_is_missing_or_ambiguous_is_told_with_those_there_are(void *
         struct archive *a = *state;
 
         put_two_images(a);
-        expect_unopened(a, "three:latest", ENOENT, ERROR_NOT_FOUND, "its tags: docker.io/library/one:1, one:latest, two:latest");
+        expect_unopened(a, "three:latest", ENOENT, ERROR_NOT_FOUND,
+                        "its tags: docker.io/library/one:1, one:latest, two:latest");
         expect_unopened(a, NULL, EINVAL, ERROR_USAGE, "2 images in the archive, name one of them");
 }
 

@@ -85,7 +85,8 @@ static void tag_that_is_missing_or_ambiguous_is_told_with_those_there_are(void *
 
         put_two_images(l);
         expect_unopened(l, "third", ENOENT, ERROR_NOT_FOUND, "no such image in the layout; its tags: first, second");
-        expect_unopened(l, NULL, EINVAL, ERROR_USAGE, "2 images in the layout, name one of them; its tags: first, second");
+        expect_unopened(l, NULL, EINVAL, ERROR_USAGE,
+                        "2 images in the layout, name one of them; its tags: first, second");
 }
 
 static void directory_that_is_no_layout_is_told_so(void **state)

@@ -19,7 +19,8 @@
 /* SHA-256 of "x". */
 #define DIGEST "sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
 #define DESCRIPTOR(type) "{\"mediaType\":\"" type "\",\"digest\":\"" DIGEST "\",\"size\":1}"
-#define IMAGE_WITH(more) "{\"schemaVersion\":2," more "\"config\":" DESCRIPTOR(OCI_CONFIG) ",\"layers\":[" DESCRIPTOR(OCI_LAYER) "]}"
+#define IMAGE_WITH(more) \
+        "{\"schemaVersion\":2," more "\"config\":" DESCRIPTOR(OCI_CONFIG) ",\"layers\":[" DESCRIPTOR(OCI_LAYER) "]}"
 #define IMAGE IMAGE_WITH("\"mediaType\":\"" OCI_MANIFEST "\",")
 #define INDEX_OF(entries) "{\"schemaVersion\":2,\"manifests\":[" entries "]}"
 
@@ -75,9 +76,11 @@ static void all_of_a_descriptor_is_taken(void **state _unused_)
         _cleanup_manifest_ struct manifest m = { 0 };
         struct error e;
 
-        if (parse("{\"schemaVersion\":2,\"config\":" DESCRIPTOR(OCI_CONFIG) ",\"annotations\":{\"a\":\"b\"},\"layers\":[{"
-                  "\"mediaType\":\"" OCI_LAYER "; charset=utf-8\",\"digest\":\"" DIGEST "\",\"size\":1,\"data\":\"eA==\","
-                  "\"urls\":[\"http://one\",\"http://two\"],\"annotations\":{\"k\":\"v\",\"l\":\"\"},\"artifactType\":null}]}",
+        if (parse("{\"schemaVersion\":2,\"config\":" DESCRIPTOR(
+                          OCI_CONFIG) ",\"annotations\":{\"a\":\"b\"},\"layers\":[{"
+                                      "\"mediaType\":\"" OCI_LAYER "; charset=utf-8\",\"digest\":\"" DIGEST
+                                      "\",\"size\":1,\"data\":\"eA==\","
+                                      "\"urls\":[\"http://one\",\"http://two\"],\"annotations\":{\"k\":\"v\",\"l\":\"\"},\"artifactType\":null}]}",
                   "", &m, &e) < 0)
                 fail_msg("%s", e.message);
         assert_int_equal(m.layer_count, 1);
@@ -110,7 +113,9 @@ static void layers_of_every_known_type_are_taken(void **state _unused_)
         for (size_t k = 0; k < ELEMENTSOF(types); k++) {
                 snprintf(body, sizeof(body),
                          "{\"schemaVersion\":2,\"config\":" DESCRIPTOR(OCI_CONFIG) ",\"layers\":[{\"mediaType\":\"%s\","
-                         "\"digest\":\"" DIGEST "\",\"size\":1}]}", types[k]);
+                                                                                   "\"digest\":\"" DIGEST
+                                                                                   "\",\"size\":1}]}",
+                         types[k]);
                 expect_parsed(body, "", MANIFEST_IMAGE);
         }
 }
@@ -118,7 +123,8 @@ static void layers_of_every_known_type_are_taken(void **state _unused_)
 static void schema_1_is_refused_by_its_name(void **state _unused_)
 {
         expect_refused("{\"schemaVersion\":1,\"fsLayers\":[]}", "", "schema 1 manifest");
-        expect_refused("{\"schemaVersion\":1}", "application/vnd.docker.distribution.manifest.v1+prettyjws", "schema 1 manifest");
+        expect_refused("{\"schemaVersion\":1}", "application/vnd.docker.distribution.manifest.v1+prettyjws",
+                       "schema 1 manifest");
         expect_refused("{}", "application/vnd.docker.distribution.manifest.v1+json", "schema 1 manifest");
         expect_refused("{\"schemaVersion\":3,\"layers\":[]}", "", "schemaVersion is not 2");
         expect_refused("{\"layers\":[]}", "", "schemaVersion is not 2");
@@ -127,13 +133,16 @@ static void schema_1_is_refused_by_its_name(void **state _unused_)
 static void what_could_be_read_as_two_things_is_refused(void **state _unused_)
 {
         expect_refused(IMAGE_WITH("\"manifests\":[],"), "", "both layers and manifests");
-        expect_refused("{\"schemaVersion\":2,\"config\":" DESCRIPTOR(OCI_CONFIG) ",\"manifests\":[]}", "", "both layers and manifests");
+        expect_refused("{\"schemaVersion\":2,\"config\":" DESCRIPTOR(OCI_CONFIG) ",\"manifests\":[]}", "",
+                       "both layers and manifests");
         expect_refused(IMAGE, DOCKER_MANIFEST, "served as " DOCKER_MANIFEST ", but says it is " OCI_MANIFEST);
-        expect_refused(IMAGE_WITH("\"mediaType\":\"" OCI_INDEX "\","), "", "its type is " OCI_INDEX ", but it has layers");
+        expect_refused(IMAGE_WITH("\"mediaType\":\"" OCI_INDEX "\","), "",
+                       "its type is " OCI_INDEX ", but it has layers");
         expect_refused(IMAGE_WITH("\"mediaType\":\"" DOCKER_LIST "\","), "", "but it has layers");
         expect_refused(IMAGE_WITH(""), OCI_INDEX, "but it has layers");
         expect_refused(INDEX_OF(""), OCI_MANIFEST, "but it has manifests");
-        expect_refused("{\"schemaVersion\":2,\"mediaType\":\"" OCI_MANIFEST "\",\"manifests\":[]}", "", "but it has manifests");
+        expect_refused("{\"schemaVersion\":2,\"mediaType\":\"" OCI_MANIFEST "\",\"manifests\":[]}", "",
+                       "but it has manifests");
 }
 
 static void what_is_no_image_is_refused(void **state _unused_)
@@ -145,23 +154,27 @@ static void what_is_no_image_is_refused(void **state _unused_)
         expect_refused("{\"schemaVersion\":2,\"mediaType\":\"application/x\"}", "", "it says it is application/x");
         expect_refused("{\"schemaVersion\":2,\"layers\":[]}", "", "no config");
         expect_refused("{\"schemaVersion\":2,\"config\":" DESCRIPTOR(OCI_CONFIG) ",\"layers\":[]}", "", "no layers");
-        expect_refused("{\"schemaVersion\":2,\"config\":" DESCRIPTOR(OCI_CONFIG) ",\"layers\":{}}", "", "layers is no array");
-        expect_refused("{\"schemaVersion\":2,\"artifactType\":\"application/vnd.example\",\"config\":"
-                       DESCRIPTOR("application/vnd.oci.empty.v1+json") ",\"layers\":[" DESCRIPTOR(OCI_LAYER) "]}", "",
-                       "an artifact of type application/vnd.example");
-        expect_refused("{\"schemaVersion\":2,\"config\":" DESCRIPTOR("application/vnd.cncf.helm.config.v1+json") ",\"layers\":["
-                       DESCRIPTOR(OCI_LAYER) "]}", "", "an artifact of type application/vnd.cncf.helm.config.v1+json");
-        expect_refused("{\"schemaVersion\":2,\"config\":" DESCRIPTOR(OCI_CONFIG) ",\"layers\":["
-                       DESCRIPTOR("application/vnd.oci.image.layer.v1.tar+gzip+encrypted") "]}", "", "+encrypted, which is not one");
-        expect_refused("{\"schemaVersion\":2,\"config\":" DESCRIPTOR(OCI_CONFIG) ",\"layers\":[" DESCRIPTOR("") "]}", "",
-                       "media type (none)");
+        expect_refused("{\"schemaVersion\":2,\"config\":" DESCRIPTOR(OCI_CONFIG) ",\"layers\":{}}", "",
+                       "layers is no array");
+        expect_refused("{\"schemaVersion\":2,\"artifactType\":\"application/vnd.example\",\"config\":" DESCRIPTOR(
+                               "application/vnd.oci.empty.v1+json") ",\"layers\":[" DESCRIPTOR(OCI_LAYER) "]}",
+                       "", "an artifact of type application/vnd.example");
+        expect_refused("{\"schemaVersion\":2,\"config\":" DESCRIPTOR(
+                               "application/vnd.cncf.helm.config.v1+json") ",\"layers\":[" DESCRIPTOR(OCI_LAYER) "]}",
+                       "", "an artifact of type application/vnd.cncf.helm.config.v1+json");
+        expect_refused("{\"schemaVersion\":2,\"config\":" DESCRIPTOR(OCI_CONFIG) ",\"layers\":[" DESCRIPTOR(
+                               "application/vnd.oci.image.layer.v1.tar+gzip+encrypted") "]}",
+                       "", "+encrypted, which is not one");
+        expect_refused("{\"schemaVersion\":2,\"config\":" DESCRIPTOR(OCI_CONFIG) ",\"layers\":[" DESCRIPTOR("") "]}",
+                       "", "media type (none)");
 }
 
 static void expect_bad_layer(const char *descriptor, const char *words)
 {
         char body[2000];
 
-        snprintf(body, sizeof(body), "{\"schemaVersion\":2,\"config\":" DESCRIPTOR(OCI_CONFIG) ",\"layers\":[%s]}", descriptor);
+        snprintf(body, sizeof(body), "{\"schemaVersion\":2,\"config\":" DESCRIPTOR(OCI_CONFIG) ",\"layers\":[%s]}",
+                 descriptor);
         expect_refused(body, "", words);
 }
 
@@ -183,7 +196,8 @@ static void malformed_descriptors_are_refused(void **state _unused_)
         expect_bad_layer(LAYER_WITH(DIGEST, ",\"size\":1,\"annotations\":{\"a\":{}}"), "annotations holds something");
         expect_bad_layer("{\"mediaType\":5,\"digest\":\"" DIGEST "\",\"size\":1}", "mediaType is no string");
         expect_bad_layer(LAYER_WITH(DIGEST, ",\"size\":1,\"data\":\"?\""), "no base64");
-        expect_bad_layer(LAYER_WITH(DIGEST, ",\"size\":2,\"data\":\"eA==\""), "inlined data has 1 bytes, the descriptor says 2");
+        expect_bad_layer(LAYER_WITH(DIGEST, ",\"size\":2,\"data\":\"eA==\""),
+                         "inlined data has 1 bytes, the descriptor says 2");
         expect_bad_layer(LAYER_WITH(DIGEST, ",\"size\":1,\"data\":\"eQ==\""), "expected " DIGEST);
 }
 
@@ -193,7 +207,8 @@ static void counts_are_bounded(void **state _unused_)
         _cleanup_manifest_ struct manifest m = { 0 };
         struct error e;
 
-        assert_int_equal(buf_append_str(&body, "{\"schemaVersion\":2,\"config\":" DESCRIPTOR(OCI_CONFIG) ",\"layers\":["), 0);
+        assert_int_equal(
+                buf_append_str(&body, "{\"schemaVersion\":2,\"config\":" DESCRIPTOR(OCI_CONFIG) ",\"layers\":["), 0);
         for (size_t k = 0; k < MANIFEST_LAYERS_MAX; k++)
                 assert_int_equal(buf_printf(&body, "%s" DESCRIPTOR(OCI_LAYER), k > 0 ? "," : ""), 0);
         size_t end = body.len;
@@ -211,7 +226,8 @@ static void names_of_platforms_are_taken(void **state _unused_)
         _cleanup_manifest_ struct manifest m = { 0 };
         struct error e;
 
-        if (parse(INDEX_OF("{\"mediaType\":\"" OCI_MANIFEST "\",\"digest\":\"" DIGEST "\",\"size\":1,\"platform\":{\"os\":\"linux\","
+        if (parse(INDEX_OF("{\"mediaType\":\"" OCI_MANIFEST "\",\"digest\":\"" DIGEST
+                           "\",\"size\":1,\"platform\":{\"os\":\"linux\","
                            "\"architecture\":\"arm\",\"variant\":\"v7\"}}," DESCRIPTOR("application/x")),
                   "", &m, &e) < 0)
                 fail_msg("%s", e.message);
@@ -220,7 +236,8 @@ static void names_of_platforms_are_taken(void **state _unused_)
         assert_string_equal(m.manifests[0].architecture, "arm");
         assert_string_equal(m.manifests[0].variant, "v7");
         assert_null(m.manifests[1].os);
-        expect_refused(INDEX_OF("{\"digest\":\"" DIGEST "\",\"size\":1,\"platform\":{\"os\":7}}"), "", "os is no string");
+        expect_refused(INDEX_OF("{\"digest\":\"" DIGEST "\",\"size\":1,\"platform\":{\"os\":7}}"), "",
+                       "os is no string");
 }
 
 int main(void)

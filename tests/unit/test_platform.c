@@ -44,7 +44,16 @@ static void platforms_are_normalised(void **state _unused_)
 static void malformed_platforms_are_refused(void **state _unused_)
 {
         static const char *const texts[] = {
-                "", "linux", "linux/", "/amd64", "linux//amd64", "linux/amd64/", "linux/amd64/v2/x", "linux/amd 64", "linux/amd64/v2/", "a/b/c\n",
+                "",
+                "linux",
+                "linux/",
+                "/amd64",
+                "linux//amd64",
+                "linux/amd64/",
+                "linux/amd64/v2/x",
+                "linux/amd 64",
+                "linux/amd64/v2/",
+                "a/b/c\n",
         };
 
         for (size_t k = 0; k < ELEMENTSOF(texts); k++) {
@@ -167,7 +176,8 @@ static void another_architecture_is_never_chosen(void **state _unused_)
 
 static void what_is_no_image_is_never_chosen(void **state _unused_)
 {
-        static char *const reference[] = { (char *) "vnd.docker.reference.type", (char *) "attestation-manifest", NULL };
+        static char *const reference[] = { (char *) "vnd.docker.reference.type", (char *) "attestation-manifest",
+                                           NULL };
         struct choice c;
         struct error e;
         size_t entry = SIZE_MAX;
@@ -191,8 +201,9 @@ static void only_image_may_be_silent_about_its_platform(void **state _unused_)
 
 static void nested_indexes_are_chosen_by_platform(void **state _unused_)
 {
-        expect_choice("linux/arm64", 1, ENTRIES("linux/amd64+application/vnd.oci.image.index.v1+json",
-                                                "linux/arm64+application/vnd.docker.distribution.manifest.list.v2+json"));
+        expect_choice("linux/arm64", 1,
+                      ENTRIES("linux/amd64+application/vnd.oci.image.index.v1+json",
+                              "linux/arm64+application/vnd.docker.distribution.manifest.list.v2+json"));
 }
 
 /* ---- configs ---- */
@@ -212,7 +223,8 @@ static void expect_config(const char *text, const char *expected)
 
 static void config_states_its_platform(void **state _unused_)
 {
-        static const char *const malformed[] = { "", "[]", "{\"os\":\"a b\"}", "{\"os\":\"linux/x\",\"architecture\":\"a/b\"}" };
+        static const char *const malformed[] = { "", "[]", "{\"os\":\"a b\"}",
+                                                 "{\"os\":\"linux/x\",\"architecture\":\"a/b\"}" };
 
         expect_config("{\"os\":\"linux\",\"architecture\":\"arm\",\"variant\":\"v6\"}", "linux/arm/v6");
         expect_config("{\"os\":\"linux\",\"architecture\":\"arm64\",\"variant\":\"v8\"}", "linux/arm64");
