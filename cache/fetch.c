@@ -100,7 +100,8 @@ struct fetch_read *fetch_read_unref(struct fetch_read *r)
         return NULL;
 }
 
-/* Ends the read with RESULT unless it has ended. A failure that comes while fetch_start still runs waits for it there. */
+/* Ends the read with RESULT unless it has ended. A failure that comes while fetch_start still runs waits for it
+ * there. */
 static void read_end(struct fetch_read *r, int result, const struct error *e)
 {
         struct pool_buf *buffer = NULL;
@@ -277,8 +278,8 @@ static bool same_range(const struct chunk *a, const struct chunk *b)
         return (a->flags & b->flags & CHUNK_SLICE) && a->blob_offset == b->blob_offset;
 }
 
-/* The chunks that a flight for chunk I takes along: slices of one range travel together, neighbours up to the last one wanted
- * while they are absent and the request stays small. */
+/* The chunks that a flight for chunk I takes along: slices of one range travel together, neighbours up to the last
+ * one wanted while they are absent and the request stays small. */
 static void flight_extent(struct fetcher *f, size_t i, size_t last, size_t *ret_first, size_t *ret_count)
         REQUIRES(f->lock)
 {
@@ -329,8 +330,8 @@ static struct flight *flight_new(struct fetcher *f, size_t i, size_t last) REQUI
         return flight;
 }
 
-/* What a part of a read misses, and the flights that were begun for it: they are submitted when all of it waits for them, so that
- * none of them is over before. */
+/* What a part of a read misses, and the flights that were begun for it: they are submitted when all of it waits
+ * for them, so that none of them is over before. */
 struct missing {
         struct fetch_read *read;
         const struct fetch_part *part;
@@ -338,8 +339,8 @@ struct missing {
         struct flight *begun, **end_of_begun;
 };
 
-/* Lets the part wait for chunk I: joins its flight, or begins one that covers chunks up to the last where it may. Returns 0,
- * -EEXIST when a flight that has just ended stored the chunk (unless FETCH), or -ENOMEM. */
+/* Lets the part wait for chunk I: joins its flight, or begins one that covers chunks up to the last where it may.
+ * Returns 0, -EEXIST when a flight that has just ended stored the chunk (unless FETCH), or -ENOMEM. */
 static int want_chunk(struct missing *m, size_t i, bool fetch)
 {
         const struct fetch_part *part = m->part;

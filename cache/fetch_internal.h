@@ -39,7 +39,8 @@ struct want {
         size_t chunk;
 };
 
-/* A run of neighbouring chunks [first, first + count) on its way. Belongs to the workers, from submission to the end of run. */
+/* A run of neighbouring chunks [first, first + count) on its way. Belongs to the workers, from submission to the
+ * end of run. */
 struct flight {
         struct work work;
         struct fetcher *fetcher;
@@ -52,12 +53,13 @@ struct flight {
 /* The work function of a flight. */
 void flight_run(struct work *work);
 
-/* A flight calls one of the two for each of its chunks exactly once: they wake who waits for it. DATA is the decoded chunk. Who
- * comes after the chunks [first, end) have failed begins a flight of their own. */
+/* A flight calls one of the two for each of its chunks exactly once: they wake who waits for it. DATA is the
+ * decoded chunk. Who comes after the chunks [first, end) have failed begins a flight of their own. */
 void fetch_chunk_done(struct flight *flight, size_t chunk, const uint8_t *data);
 void fetch_chunks_failed(struct flight *flight, size_t first, size_t end, int result, const struct error *e);
 
-/* Ends the flight before CHUNK when nobody waits for that one or a later one. True when it did: they are no longer the flight's. */
+/* Ends the flight before CHUNK when nobody waits for that one or a later one. True when it did: they are no longer
+ * the flight's. */
 bool fetch_flight_cut(struct flight *flight, size_t chunk);
 
 /* The flight is over: frees it. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* A blob of a registry, by range. A server that ignores ranges sends everything: the blob is then received once into a file
- * without a name, and ranges are read from there. */
+/* A blob of a registry, by range. A server that ignores ranges sends everything: the blob is then received once
+ * into a file without a name, and ranges are read from there. */
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -92,7 +92,8 @@ static char *copy_target(struct remote_blob *b)
 
 static void keep_target(struct remote_blob *b, const struct exchange *x)
 {
-        /* A target that wants a token of its own is asked by way of the registry: one that is remembered goes without. */
+        /* A target that wants a token of its own is asked by way of the registry: one that is remembered goes
+         * without. */
         char *copy = x->elsewhere && x->url && !x->refused_elsewhere ? strdup(x->url) : NULL, *old;
 
         mutex_lock(&b->lock);
@@ -215,8 +216,8 @@ static int spool_new(struct remote_blob *b, struct error *e)
         return 0;
 }
 
-/* Receives into the spool until N bytes are there, but for a short while only: so others get to see what came. FROM bytes are
- * there. A broken connection starts over: that server knows no ranges. */
+/* Receives into the spool until N bytes are there, but for a short while only: so others get to see what came.
+ * FROM bytes are there. A broken connection starts over: that server knows no ranges. */
 static int spool_receive(struct remote_blob *b, uint64_t from, uint64_t n, deadline_t deadline, uint64_t *ret_received,
                          struct error *e)
 {
@@ -236,7 +237,8 @@ static int spool_receive(struct remote_blob *b, uint64_t from, uint64_t n, deadl
         if (r == 0 && received < n)
                 r = error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: %ju bytes instead of %ju", b->blob.name,
                               (uintmax_t) received, (uintmax_t) b->blob.size);
-        /* The slice is over, not the transfer; or nobody has patience left, and the transfer goes on for the next one. */
+        /* The slice is over, not the transfer; or nobody has patience left, and the transfer goes on for the next
+         * one. */
         if (r == 0 || (r == -ETIMEDOUT && deadline_left(slice) == 0))
                 return 0;
         s->answered = false;
@@ -253,8 +255,8 @@ static int spool_step(struct remote_blob *b, uint64_t from, uint64_t n, deadline
         return r < 0 ? r : spool_receive(b, from, n, deadline, ret_received, e);
 }
 
-/* Waits until the first N bytes are in the spool. One thread at a time receives; the others wait for what it brings, or for
- * their turn. Every byte renews the patience, but not for a server that breaks off again and again. */
+/* Waits until the first N bytes are in the spool. One thread at a time receives; the others wait for what it
+ * brings, or for their turn. Every byte renews the patience, but not for a server that breaks off again and again. */
 static int spool_wait(struct remote_blob *b, uint64_t n, uint64_t patience_ms, struct error *e)
 {
         deadline_t deadline = deadline_in(patience_ms);
@@ -345,8 +347,9 @@ static int receive(struct remote_blob *b, struct remote_range *r, uint64_t n, st
         return k;
 }
 
-/* The body broke off: what came stays, the rest is asked for again, from the registry itself; by who waits next, when nothing is
- * worth a try now. A few bytes before every break do not renew the patience: the end would never come. */
+/* The body broke off: what came stays, the rest is asked for again, from the registry itself; by who waits next,
+ * when nothing is worth a try now. A few bytes before every break do not renew the patience: the end would never
+ * come. */
 static int renew(struct remote_blob *b, struct remote_range *r, struct error *e)
 {
         int k;

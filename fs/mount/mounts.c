@@ -162,8 +162,8 @@ int mount_table_read(struct mount_table *ret, struct error *e)
 
 /* ---- unmounting ---- */
 
-/* The absolute name of DIRECTORY without a look at what is mounted there: a dead daemon does not answer, nor does one that
- * hangs. NULL where the last component is no name, or the parent does not resolve. */
+/* The absolute name of DIRECTORY without a look at what is mounted there: a dead daemon does not answer, nor does
+ * one that hangs. NULL where the last component is no name, or the parent does not resolve. */
 static char *absolute_name(const char *directory)
 {
         _cleanup_free_ char *copy = strdup(directory), *parent = NULL;

@@ -3,10 +3,12 @@
 that nobody here shaped, built by apt."""
 import fcntl
 import hashlib
+import io
 import json
 import os
 import pathlib
 import shutil
+import tarfile
 import unittest
 
 import images
@@ -201,6 +203,20 @@ def _build(directory):
 
 
 class DebianTest(TestCase):
+    def assert_layers_hide_something(self, layout):
+        index = json.loads((layout / 'index.json').read_text())
+
+        def read(digest):
+            return (layout / 'blobs/sha256' / digest[7:]).read_bytes()
+
+        layers = json.loads(read(index['manifests'][0]['digest']))['layers']
+        self.assertGreaterEqual(len(layers), 5)
+        hidden = 0
+        for layer in layers[1:]:
+            with tarfile.open(fileobj=io.BytesIO(read(layer['digest']))) as t:
+                hidden += sum(os.path.basename(name).startswith('.wh.') for name in t.getnames())
+        self.assertGreater(hidden, 10)
+
     def test_image_built_with_apt(self):
         layout = debian_image() / 'layout'
         registry = Registry(self.bed)
@@ -208,6 +224,7 @@ class DebianTest(TestCase):
             'oci:%s:debian' % layout, 'docker://%s/debian:built' % registry.host)
         oracle = Oracle(layout, 'debian', self.bed.dir / 'unpacked')
         self.assertGreater(len(oracle.tree), 3000)
+        self.assert_layers_hide_something(layout)
         mount = self.bed.mount('%s/debian:built' % registry.host, '--plain-http')
         compare(self, oracle, mount.path, 'debian')
         mount.umount()

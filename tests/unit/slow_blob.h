@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* A blob that a test commands. Each range has a producer, a thread that writes into the pool buffer and, as transfers and
- * decoders do, goes on writing there after the range was closed, until the test lets it end: only then does it let go of the
- * buffer. Included after cmocka.h. */
+/* A blob that a test commands. Each range has a producer, a thread that writes into the pool buffer and, as
+ * transfers and decoders do, goes on writing there after the range was closed, until the test lets it end: only
+ * then does it let go of the buffer. Included after cmocka.h. */
 
 #include <stdatomic.h>
 #include <string.h>
@@ -48,7 +48,8 @@ static inline struct slow_blob *slow_blob(struct blob *b)
         return (struct slow_blob *) b;
 }
 
-/* What is written by whoever does not know that nobody wants it any more. A range that was complete has nothing to write. */
+/* What is written by whoever does not know that nobody wants it any more. A range that was complete has nothing to
+ * write. */
 static inline void slow_linger(struct slow_blob *b, struct slow_range *r) REQUIRES(b->lock)
 {
         uint8_t byte = 0;

@@ -152,6 +152,8 @@ static void storage_that_wants_a_token_gets_an_anonymous_one(void **state)
         expect_range(f, b, 0, 100);
         expect_range(f, b, 100, 100);
         assert_int_equal(seen(f, "storage", "auth=Bearer storage-1"), 2);
+        /* It refuses each of the two, and is not remembered. */
+        assert_int_equal(seen(f, "storage", ""), 4);
         assert_int_equal(seen(f, "", "auth=Basic"), 0);
 }
 

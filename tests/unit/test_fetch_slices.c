@@ -14,8 +14,8 @@
 #define SLICE (512 * KIB)
 #define SLICES 8u
 
-/* Eight slices of a frame of noise, which does not shrink: so a slice takes its own length of the blob. Before and behind it a
- * stored chunk. */
+/* Eight slices of a frame of noise, which does not shrink: so a slice takes its own length of the blob. Before and
+ * behind it a stored chunk. */
 static void open_slices(struct bench *b)
 {
         size_t length = SLICES * SLICE, bound = ZSTD_compressBound(length), frame;

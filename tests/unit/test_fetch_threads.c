@@ -85,8 +85,9 @@ static void crowd_that_reads_everything_fetches_every_chunk_once(void **state)
                 if (readers[k].result < 0)
                         fail_msg("%s %s", strerror(-readers[k].result), readers[k].error.message);
         }
-        b->fetcher = fetcher_free(b->fetcher);
+        await(bench_stats(b).chunks >= 40);
         assert_int_equal(slow_get(b->blob, asked), 40 * LENGTH);
+        assert_int_equal(bench_stats(b).chunks, 40);
 }
 
 /* ---- leaving early ---- */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The kernel's table of mounts, and unmounting, with daemons that answer only what they must. Every test runs in a child
- * with mounts of its own; where that is not allowed it is skipped. */
+/* The kernel's table of mounts, and unmounting, with daemons that answer only what they must. Every test runs in a
+ * child with mounts of its own; where that is not allowed it is skipped. */
 
 #include <linux/fuse.h>
 #include <poll.h>

@@ -78,7 +78,8 @@ static void host_is_a_linux(void **state _unused_)
 
 /* ---- choosing ---- */
 
-/* An index with entries as they are written: "os/arch[/variant]", "-" for none, "+type" behind it for another media type. */
+/* An index with entries as they are written: "os/arch[/variant]", "-" for none, "+type" behind it for another
+ * media type. */
 struct choice {
         struct descriptor entries[8];
         char texts[8][100];
