@@ -525,6 +525,8 @@ int fetch_start(const struct fetch_part *parts, size_t count, struct pool_buf *b
         for (size_t k = 0; k < count && r == 0; k++)
                 r = start_part(read, &read->parts[k]);
 
+        if (r == 0)
+                *ret = read; /* done may be called from here on */
         mutex_lock(&read->lock);
         read->starting = false;
         read->finished = r < 0; /* then flights that were begun go on without this reader */
@@ -536,7 +538,6 @@ int fetch_start(const struct fetch_part *parts, size_t count, struct pool_buf *b
                 return error_oom(e);
         }
 
-        *ret = read;
         if (failure < 0)
                 read_end(read, failure, &read->error); /* which nobody writes to any more */
         else

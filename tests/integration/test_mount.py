@@ -404,6 +404,15 @@ class UserTest(TestCase):
         self.assertNotEqual(self.as_user('cat', self.directory / 'shadow').returncode, 0)
         self.assertEqual(self.as_user('cat', self.directory / 'suid').stdout, b'x')
 
+    def test_roots_mount_for_everybody(self):
+        mount = self.bed.mount(self.reference)
+        self.assertNotEqual(self.as_user('ls', mount.path).returncode, 0)
+        mount.umount()
+        mount = self.bed.mount(self.reference, '-o', 'allow_other,default_permissions')
+        self.assertEqual(self.as_user('cat', mount.path / 'suid').stdout, b'x')
+        self.assertNotEqual(self.as_user('cat', mount.path / 'shadow').returncode, 0)
+        mount.umount()
+
     def test_the_store_is_private(self):
         self.mount()
         self.assertEqual(os.stat(self.bed.store.path).st_mode & 0o777, 0o700)
