@@ -119,6 +119,16 @@ int array_reserve_bytes(void **p, size_t *allocated, size_t need, size_t size)
         return 0;
 }
 
+int str_copy(const char *s, char **ret)
+{
+        char *copy = s ? strdup(s) : NULL;
+
+        if (s && !copy)
+                return -ENOMEM;
+        *ret = copy;
+        return 0;
+}
+
 char *str_printf(const char *format, ...)
 {
         char *s = NULL;

@@ -36,12 +36,6 @@ static int strv_copy(char **v, char ***ret)
         return 0;
 }
 
-static int text_copy(const char *s, char **ret)
-{
-        *ret = s ? strdup(s) : NULL;
-        return s && !*ret ? -ENOMEM : 0;
-}
-
 void descriptor_clear(struct descriptor *d)
 {
         free(d->media_type);
@@ -59,9 +53,9 @@ int descriptor_copy(const struct descriptor *d, struct descriptor *ret)
 {
         _cleanup_descriptor_ struct descriptor c = { .digest = d->digest, .size = d->size };
 
-        if (text_copy(d->media_type, &c.media_type) < 0 || text_copy(d->artifact_type, &c.artifact_type) < 0 ||
-            text_copy(d->os, &c.os) < 0 || text_copy(d->architecture, &c.architecture) < 0 ||
-            text_copy(d->variant, &c.variant) < 0 || strv_copy(d->urls, &c.urls) < 0 ||
+        if (str_copy(d->media_type, &c.media_type) < 0 || str_copy(d->artifact_type, &c.artifact_type) < 0 ||
+            str_copy(d->os, &c.os) < 0 || str_copy(d->architecture, &c.architecture) < 0 ||
+            str_copy(d->variant, &c.variant) < 0 || strv_copy(d->urls, &c.urls) < 0 ||
             strv_copy(d->annotations, &c.annotations) < 0)
                 return -ENOMEM;
         if (d->data) {

@@ -16,12 +16,6 @@
 
 /* ---- the client ---- */
 
-static int copy_text(const char *s, char **ret)
-{
-        *ret = s ? strdup(s) : NULL;
-        return s && !*ret ? -ENOMEM : 0;
-}
-
 int client_new(const struct client_options *options, struct client **ret, struct error *e)
 {
         _cleanup_(client_free_ptr) struct client *c = calloc(1, sizeof(*c));
@@ -36,8 +30,8 @@ int client_new(const struct client_options *options, struct client **ret, struct
         c->credentials = map_new();
         c->plain_hosts = map_new();
         if (!c->challenges || !c->credentials || !c->plain_hosts ||
-            copy_text(options->credentials.creds, &c->creds) < 0 ||
-            copy_text(options->credentials.authfile, &c->authfile) < 0 || token_cache_new(&c->tokens) < 0)
+            str_copy(options->credentials.creds, &c->creds) < 0 ||
+            str_copy(options->credentials.authfile, &c->authfile) < 0 || token_cache_new(&c->tokens) < 0)
                 return error_oom(e);
         *ret = steal_ptr(c);
         return 0;
@@ -76,8 +70,8 @@ int challenge_copy(const struct challenge *c, struct challenge *ret)
 {
         _cleanup_challenge_ struct challenge copy = { .scheme = c->scheme };
 
-        if (copy_text(c->realm, &copy.realm) < 0 || copy_text(c->service, &copy.service) < 0 ||
-            copy_text(c->scope, &copy.scope) < 0)
+        if (str_copy(c->realm, &copy.realm) < 0 || str_copy(c->service, &copy.service) < 0 ||
+            str_copy(c->scope, &copy.scope) < 0)
                 return -ENOMEM;
         challenge_clear(ret);
         *ret = copy;
@@ -89,8 +83,8 @@ static int credential_copy(const struct credential *c, struct credential *ret)
 {
         _cleanup_credential_ struct credential copy = { 0 };
 
-        if (copy_text(c->user, &copy.user) < 0 || copy_text(c->secret, &copy.secret) < 0 ||
-            copy_text(c->identity_token, &copy.identity_token) < 0)
+        if (str_copy(c->user, &copy.user) < 0 || str_copy(c->secret, &copy.secret) < 0 ||
+            str_copy(c->identity_token, &copy.identity_token) < 0)
                 return -ENOMEM;
         *ret = copy;
         copy = (struct credential) { 0 };

@@ -73,22 +73,6 @@ static int invalid(struct error *e, const char *cause)
         return error_set(e, ERROR_USAGE, EINVAL, "%s", cause);
 }
 
-/* Copies S, which may be NULL, to *RET. */
-static int copy_text(const char *s, char **ret)
-{
-        char *copy;
-
-        if (!s) {
-                *ret = NULL;
-                return 0;
-        }
-        copy = strdup(s);
-        if (!copy)
-                return -ENOMEM;
-        *ret = copy;
-        return 0;
-}
-
 /* Cuts NAME before its tag and returns the tag, or NULL. A colon before the last slash belongs to a port. */
 static char *cut_tag(char *name)
 {
@@ -127,7 +111,7 @@ static int parse_name(char *name, struct reference *r, struct error *e)
                 cause = grammar_check_repository(name);
         if (cause)
                 return invalid(e, cause);
-        k = copy_text(name, &r->repository);
+        k = str_copy(name, &r->repository);
         if (k == 0 && host)
                 k = reference_set_host(r, host);
         if (k == -ENAMETOOLONG)
@@ -176,7 +160,7 @@ static int parse_registry(const char *s, struct reference *r, struct error *e)
                 if (cause)
                         return invalid(e, cause);
         }
-        if (copy_text(tag || at ? tag : DEFAULT_TAG, &r->tag) < 0)
+        if (str_copy(tag || at ? tag : DEFAULT_TAG, &r->tag) < 0)
                 return error_oom(e);
         return parse_name(name, r, e);
 }
@@ -210,7 +194,7 @@ static int parse_layout(const char *s, struct reference *r, struct error *e)
                 if (cause)
                         return invalid(e, cause);
                 /* skopeo writes "oci:DIR:" for an image without a tag. */
-                if (colon[1] && copy_text(colon + 1, &r->tag) < 0)
+                if (colon[1] && str_copy(colon + 1, &r->tag) < 0)
                         return error_oom(e);
         }
         if (!path[0])
@@ -320,8 +304,8 @@ int reference_copy(const struct reference *r, struct reference *ret)
                 .digest = r->digest,
         };
 
-        if (copy_text(r->host, &copy.host) < 0 || copy_text(r->repository, &copy.repository) < 0 ||
-            copy_text(r->path, &copy.path) < 0 || copy_text(r->tag, &copy.tag) < 0)
+        if (str_copy(r->host, &copy.host) < 0 || str_copy(r->repository, &copy.repository) < 0 ||
+            str_copy(r->path, &copy.path) < 0 || str_copy(r->tag, &copy.tag) < 0)
                 return -ENOMEM;
         *ret = copy;
         copy = (struct reference) { 0 };

@@ -45,6 +45,9 @@ int array_reserve_bytes(void **p, size_t *allocated, size_t need, size_t size);
                 _r;                                                                       \
         })
 
+/* strdup that takes NULL for NULL: 0 with *RET the caller's to free, or -ENOMEM. */
+int str_copy(const char *s, char **ret);
+
 /* asprintf that returns NULL when out of memory. */
 char *str_printf(const char *format, ...) _printf_(1, 2);
 
