@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "command.h"
+#include "regfs/json.h"
 #include "regfs/mount.h"
 
 static const char help[] =
@@ -16,21 +17,13 @@ static const char help[] =
         "      --json  an array of objects\n"
         "      --help  this text\n";
 
-/* A JSON string; bytes that are no UTF-8 pass as they are, as paths do. */
+/* Bytes that are no UTF-8 pass as they are, as paths do. */
 static void print_json_string(const char *s)
 {
-        putchar('"');
-        for (; *s; s++) {
-                unsigned char c = (unsigned char) *s;
+        _cleanup_buf_ struct buf text = { 0 };
 
-                if (c == '"' || c == '\\')
-                        printf("\\%c", c);
-                else if (c < 0x20 || c == 0x7f)
-                        printf("\\u%04x", c);
-                else
-                        putchar(c);
-        }
-        putchar('"');
+        if (json_quote(&text, s) == 0)
+                fwrite(text.data, 1, text.len, stdout);
 }
 
 static void print_json_member(const char *name, const char *value)

@@ -277,3 +277,22 @@ const char *json_name(const struct json *v)
 {
         return v ? node(v)->string : NULL;
 }
+
+/* ---- writing ---- */
+
+int json_quote(struct buf *b, const char *text)
+{
+        int r = buf_append(b, "\"", 1);
+
+        for (const char *s = text; r == 0 && *s; s++) {
+                unsigned char c = (unsigned char) *s;
+
+                if (c == '"' || c == '\\')
+                        r = buf_printf(b, "\\%c", c);
+                else if (c < 0x20 || c == 0x7f)
+                        r = buf_printf(b, "\\u%04x", c);
+                else
+                        r = buf_append(b, s, 1);
+        }
+        return r < 0 ? r : buf_append(b, "\"", 1);
+}

@@ -49,6 +49,13 @@ void descriptor_clear(struct descriptor *d)
         *d = (struct descriptor) { 0 };
 }
 
+void descriptors_free(struct descriptor *items, size_t count)
+{
+        for (size_t k = 0; k < count; k++)
+                descriptor_clear(&items[k]);
+        free(items);
+}
+
 int descriptor_copy(const struct descriptor *d, struct descriptor *ret)
 {
         _cleanup_descriptor_ struct descriptor c = { .digest = d->digest, .size = d->size };

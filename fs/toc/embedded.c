@@ -361,39 +361,14 @@ static int read_by_position(struct reading *d, struct error *e)
 
 /* ---- publication ---- */
 
-static int write_toc(struct reading *d, struct layer_draft *draft, const struct chunk_table *chunks, struct error *e)
-{
-        _cleanup_(itable_builder_free_ptr) struct itable_builder *builder = NULL;
-        struct itable itable;
-        int r;
-
-        r = itable_builder_new(&builder);
-        if (r < 0)
-                return error_oom(e);
-        r = itable_builder_from_layer(builder, toc_rows_tree(d->rows), e);
-        if (r < 0)
-                return r;
-        itable_builder_view(builder, &itable);
-        return toc_write(layer_draft_toc_fd(draft), &itable, chunks, &d->options->blob->digest,
-                         d->place.codec == CODEC_GZIP ? COMPRESSION_GZIP : COMPRESSION_ZSTD, e);
-}
-
-/* No content is appended, so every chunk is published as absent. */
 static int publish(struct reading *d, const char *kind, struct error *e)
 {
-        _cleanup_(layer_draft_free_ptr) struct layer_draft *draft = NULL;
+        const struct embedded_options *o = d->options;
         struct chunk_table chunks;
-        int r;
 
-        r = layer_draft_new(d->options->store, &d->options->blob->digest, kind, &draft, e);
-        if (r < 0)
-                return r;
-        toc_rows_view(d->rows, d->options->blob->size, &chunks);
-        for (size_t k = 0; r == 0 && k < chunks.chunk_count; k++)
-                r = layer_draft_chunk(draft, chunks.chunks[k].content_offset, chunks.chunks[k].content_length, 0, e);
-        if (r == 0)
-                r = write_toc(d, draft, &chunks, e);
-        return r < 0 ? r : layer_draft_publish(draft, e);
+        toc_rows_view(d->rows, o->blob->size, &chunks);
+        return toc_publish(o->store, &o->blob->digest, kind, toc_rows_tree(d->rows), &chunks,
+                           d->place.codec == CODEC_GZIP ? COMPRESSION_GZIP : COMPRESSION_ZSTD, e);
 }
 
 static int read_table(struct reading *d, struct error *e)

@@ -107,6 +107,9 @@ struct source_ops {
         int (*manifest)(struct source *s, const struct digest *digest, deadline_t deadline, struct document *ret,
                         struct error *e);
         int (*blob)(struct source *s, const struct descriptor *descriptor, struct blob **ret, struct error *e);
+        /* NULL: this kind of source has none */
+        int (*referrers)(struct source *s, const struct digest *subject, deadline_t deadline, struct descriptor **ret,
+                         size_t *ret_count, struct error *e);
         struct source *(*free)(struct source *s);
 };
 
@@ -140,12 +143,28 @@ static inline int source_blob(struct source *s, const struct descriptor *descrip
         return s->ops->blob(s, descriptor, ret, e);
 }
 
+/* The manifests that name SUBJECT as their subject, as their descriptors say: artifact type, annotations. A registry
+ * is asked for its referrers, page by page, and where it does not know that (404) for the index at the fallback tag
+ * "<algorithm>-<hex>" (distribution-spec "Listing Referrers"); a layout is searched for manifests with that subject.
+ * Nothing in the answer is bound by the image's digest. None is no error: *ret_count is 0 and *ret NULL. At most
+ * REFERRERS_MAX are taken. The caller frees with descriptors_free. */
+#define REFERRERS_MAX 4096
+static inline int source_referrers(struct source *s, const struct digest *subject, deadline_t deadline,
+                                   struct descriptor **ret, size_t *ret_count, struct error *e)
+{
+        *ret = NULL;
+        *ret_count = 0;
+        return s->ops->referrers ? s->ops->referrers(s, subject, deadline, ret, ret_count, e) : 0;
+}
+void descriptors_free(struct descriptor *items, size_t count);
+
 /* A small blob (config, TOC …) whole and verified: at most MAX bytes. Inlined data is used where the descriptor has
  * it. */
 int source_blob_read(struct source *s, const struct descriptor *descriptor, struct pool *pool, size_t max,
                      deadline_t deadline, struct buf *ret, struct error *e);
 
-/* oci:DIR[:TAG]. Reads index.json; without a tag there must be one image. Blobs are files. */
+/* oci:DIR[:TAG]. Reads index.json. Which manifest is meant is decided when somebody asks for it (resolve, manifest of
+ * digest NULL): without a tag there must be one image then. Blobs are files. */
 int layout_source_new(const char *directory, const char *tag, struct source **ret, struct error *e);
 
 /* docker-archive:FILE[:REF]. manifest.json of `docker save` (and the layout inside that newer dockers write). Its image

@@ -28,6 +28,11 @@ DEFINE_CLEANUP(struct client *, client_free)
  * -EACCES when the registry is blocked. */
 int client_source_new(struct client *c, const struct reference *ref, struct source **ret, struct error *e);
 
+/* The repository of REF as a target (push.h); tag and digest of REF are not looked at. Pushes go to the registry itself,
+ * never to a mirror. */
+struct target;
+int client_target_new(struct client *c, const struct reference *ref, struct target **ret, struct error *e);
+
 /* Requests that are not blobs of the image: path below "/v2/<repository>/" ("referrers/sha256:…", "tags/list").
  * Goes through mirrors, auth, retries. Not found: -ENOENT. For later commands. */
 int client_get(struct source *s, const char *path, const char *accept, size_t max, deadline_t deadline,

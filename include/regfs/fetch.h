@@ -20,13 +20,21 @@
 
 struct fetcher;
 
+/* Gets the content bytes [offset, offset + length) by another road, for a chunk that fails verification whatever is
+ * fetched: where the table came from outside, it may be the table that is wrong. Called from a worker, which holds no
+ * lock and no buffer of the pool; may take long (it reads the whole layer). Returns 0 with the bytes in OUT, verified,
+ * or -errno with E, which then stands for the chunk. */
+typedef int fetch_recover_fn(void *context, uint64_t offset, size_t length, uint8_t *out, struct error *e);
+
 struct fetcher_options {
         struct blob *blob; /* borrowed, as all of these, for the fetcher's life */
         const struct chunk_table *table;
         struct content *content;
         struct pool *pool;
         struct workers *workers;
-        uint64_t timeout_ms; /* for one flight, with all retries; 0: 60 s */
+        uint64_t timeout_ms;       /* for one flight, with all retries; 0: 60 s */
+        fetch_recover_fn *recover; /* or NULL: such a chunk is an error */
+        void *recover_context;
 };
 
 int fetcher_new(const struct fetcher_options *options, struct fetcher **ret, struct error *e);

@@ -42,3 +42,7 @@ const struct json *json_next(const struct json *v);
 /* Name of an object's member met while iterating; NULL for an element of an array. A name with an embedded NUL is shown
  * as one that no valid UTF-8 equals. */
 const char *json_name(const struct json *v);
+
+/* Writing: appends TEXT to *B as a JSON string, quotes included. What is no UTF-8 passes as it is. 0 or -ENOMEM. */
+struct buf;
+int json_quote(struct buf *b, const char *text);

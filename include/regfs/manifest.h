@@ -34,7 +34,9 @@ struct manifest {
         size_t layer_count;
         struct descriptor *manifests; /* index */
         size_t manifest_count;
-        char **annotations; /* as in struct descriptor */
+        char **annotations;    /* as in struct descriptor */
+        char *artifact_type;   /* of an artifact: artifactType, else the config's media type; NULL for an image */
+        struct digest subject; /* of an artifact; algorithm DIGEST_NONE: none */
 };
 
 void manifest_clear(struct manifest *m);
@@ -44,6 +46,10 @@ void manifest_clear(struct manifest *m);
  * stopped serving…"), both layers and manifests, a mediaType that contradicts, an artifact that is no container image
  * (artifactType, unknown config type), 0 layers, a layer of unknown media type, too many layers: kind BAD_DATA. */
 int manifest_parse(const struct document *document, const char *name, struct manifest *ret, struct error *e);
+
+/* The manifest of an artifact (image-spec manifest.md "Guidelines for Artifact Usage"): an image manifest whose config
+ * and layers may be of any media type. The config may be absent, the layers too. Otherwise as manifest_parse. */
+int manifest_parse_artifact(const struct document *document, const char *name, struct manifest *ret, struct error *e);
 
 /* Which entry of an index suits WANTED: exact, else a lower variant (arm v8→v7→v6→v5, amd64 v3→v2→v1), never another
  * architecture. Entries with an artifactType, attestations and unknown media types are never chosen; entries that
