@@ -9,11 +9,7 @@
 #include "regfs/tar.h"
 #include "regfs/toc.h"
 
-/* The blob comes in windows of this size; the next one travels while this one is decoded. */
-#define WINDOW (4 * MIB)
-#define PIECE (256 * KIB)
-
-/* One pass: bytes go from the windows through `scan`, and what comes out of it to tar scanner, draft and rows. */
+/* One pass: bytes go from the blob through `scan`, and what comes out of it to tar scanner, draft and rows. */
 struct pass {
         const struct index_options *options;
         struct scan *scan;
@@ -116,79 +112,26 @@ static int feed(struct pass *p, uint64_t offset, const uint8_t *data, size_t n, 
 
 /* ---- the stream ---- */
 
-static bool cancelled(const struct pass *p)
+static int on_piece(void *context, uint64_t offset, const uint8_t *data, size_t n, struct error *e)
 {
-        return p->options->cancel && atomic_load(p->options->cancel);
+        struct pass *p = context;
+        int r = feed(p, offset, data, n, e);
+
+        if (r == 0 && p->options->progress)
+                atomic_store(p->options->progress, offset + n);
+        return r;
 }
 
-/* Consumes one window as it arrives at DATA. */
-static int consume(struct pass *p, struct blob_range *range, uint64_t offset, const uint8_t *data, size_t length,
-                   struct error *e)
-{
-        size_t done = 0;
-
-        while (done < length) {
-                uint64_t received;
-                int r;
-
-                if (cancelled(p))
-                        return error_set(e, ERROR_OTHER, ECANCELED, "%s: indexing was interrupted",
-                                         p->options->blob->name);
-                r = blob_range_wait(range, MIN(done + PIECE, length), &received, e);
-                if (r < 0)
-                        return r;
-                r = feed(p, offset + done, data + done, (size_t) received - done, e);
-                if (r < 0)
-                        return r;
-                done = (size_t) received;
-                if (p->options->progress)
-                        atomic_store(p->options->progress, offset + done);
-        }
-        return 0;
-}
-
-static int open_window(struct pass *p, uint64_t offset, struct pool_buf *buffer, size_t at, struct blob_range **ret,
-                       struct error *e)
-{
-        struct blob *blob = p->options->blob;
-        uint64_t length = MIN((uint64_t) WINDOW, blob->size - offset);
-
-        return blob_range_open(blob, offset, length, buffer, at, p->options->timeout_ms, ret, e);
-}
-
-/* Two windows in one buffer, in turn. */
 static int stream(struct pass *p, struct error *e)
 {
-        _cleanup_(blob_range_close_ptr) struct blob_range *current = NULL;
-        _cleanup_(blob_range_close_ptr) struct blob_range *next = NULL;
-        _cleanup_(pool_buf_unref_ptr) struct pool_buf *buffer = NULL;
-        uint64_t size = p->options->blob->size;
-        size_t at = 0;
-        int r;
+        const struct index_options *o = p->options;
+        const struct blob_stream s = {
+                .blob = o->blob, .pool = o->pool, .timeout_ms = o->timeout_ms, .cancel = o->cancel
+        };
 
-        if (size == 0)
-                return error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: the layer is empty", p->options->blob->name);
-        r = pool_get(p->options->pool, (size_t) MIN(size, (uint64_t) 2 * WINDOW), DEADLINE_NEVER, &buffer, e);
-        if (r < 0)
-                return r;
-        r = open_window(p, 0, buffer, 0, &next, e);
-        if (r < 0)
-                return r;
-        for (uint64_t offset = 0; offset < size; offset += WINDOW, at = WINDOW - at) {
-                size_t length = (size_t) MIN((uint64_t) WINDOW, size - offset);
-
-                current = steal_ptr(next);
-                if (offset + length < size) {
-                        r = open_window(p, offset + length, buffer, WINDOW - at, &next, e);
-                        if (r < 0)
-                                return r;
-                }
-                r = consume(p, current, offset, buffer->data + at, length, e);
-                if (r < 0)
-                        return r;
-                current = blob_range_close(current);
-        }
-        return 0;
+        if (o->blob->size == 0)
+                return error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: the layer is empty", o->blob->name);
+        return blob_stream(&s, 0, o->blob->size, on_piece, p, e);
 }
 
 /* ---- the end ---- */

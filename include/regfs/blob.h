@@ -8,6 +8,8 @@
  * read whole are verified against their digest here. Sources and blobs are thread-safe; calls block, so they are never
  * made from a FUSE thread or the transfer thread. */
 
+#include <stdatomic.h>
+
 #include "regfs/base.h"
 #include "regfs/digest.h"
 #include "regfs/error.h"
@@ -89,6 +91,23 @@ static inline struct blob_range *blob_range_close(struct blob_range *r)
         return r ? r->blob->ops->range_close(r) : NULL;
 }
 DEFINE_CLEANUP(struct blob_range *, blob_range_close)
+
+/* Reads on through a long stretch of a blob. */
+struct blob_stream {
+        struct blob *blob;
+        struct pool
+                *pool; /* two windows of BLOB_WINDOW bytes come out of it, in one buffer; less for a short stretch */
+        uint64_t timeout_ms; /* without progress */
+        atomic_bool *cancel; /* ends it with -ECANCELED when set; or NULL */
+};
+#define BLOB_WINDOW (4 * MIB)
+
+/* Calls PIECE for the bytes [offset, end) of the blob, in order and as they arrive; one window is consumed while the next
+ * one travels. A PIECE is borrowed for the call; what it returns, unless 0, ends the stream. Returns 0, that, or -errno
+ * with E. */
+typedef int blob_piece_fn(void *context, uint64_t offset, const uint8_t *data, size_t n, struct error *e);
+int blob_stream(const struct blob_stream *s, uint64_t offset, uint64_t end, blob_piece_fn *piece, void *context,
+                struct error *e);
 
 /* A manifest or an index as the source gave it, verified. */
 struct document {
