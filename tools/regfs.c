@@ -14,6 +14,8 @@ static const struct {
         { "mount", command_mount, "[OPTIONS] REF DIR", "mount an image, read-only" },
         { "umount", command_umount, "[-l] DIR…", "unmount images" },
         { "mounts", command_mounts, "[--json]", "list the images that are mounted" },
+        { "inspect", command_inspect, "[OPTIONS] REF", "tell by which tables an image is read" },
+        { "index", command_index, "[OPTIONS] REF", "index an image's layers, and publish that" },
 };
 
 static void print_help(FILE *f)
