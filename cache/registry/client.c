@@ -270,28 +270,6 @@ static int check_manifest(struct registry_source *s, const struct transfer *t, c
         return r < 0 ? error_errno(e, -r, "%s: hashing", s->source.name) : 0;
 }
 
-static int read_body(struct exchange *x, deadline_t deadline, struct buf *ret, struct error *e)
-{
-        uint64_t received;
-        const char *body;
-        size_t n;
-
-        for (;;) {
-                int r = exchange_answer(x, deadline, e);
-
-                if (r < 0)
-                        return r;
-                r = transfer_wait(x->transfer, UINT64_MAX, deadline, &received, e);
-                if (r == 0)
-                        break;
-                r = exchange_failed(x, deadline, e);
-                if (r < 0)
-                        return r;
-        }
-        body = transfer_body(x->transfer, &n);
-        return buf_append(ret, body, n) < 0 ? error_oom(e) : 0;
-}
-
 static int get_manifest(struct source *source, const struct digest *digest, deadline_t deadline, struct document *ret,
                         struct error *e)
 {
@@ -313,7 +291,7 @@ static int get_manifest(struct source *source, const struct digest *digest, dead
         x.path = path;
         x.accept = MANIFEST_TYPES;
         x.max_body = MANIFEST_MAX;
-        r = read_body(&x, deadline, &d.body, e);
+        r = exchange_read(&x, deadline, &d.body, e);
         if (r == -ENOENT)
                 return not_found(s, path, e);
         if (r < 0)
@@ -388,6 +366,7 @@ static const struct source_ops registry_ops = {
         .resolve = resolve,
         .manifest = get_manifest,
         .blob = open_blob,
+        .referrers = registry_referrers,
         .free = free_source,
 };
 
@@ -433,6 +412,6 @@ int client_get(struct source *source, const char *path, const char *accept, size
         x.path = path;
         x.accept = accept;
         x.max_body = max;
-        r = read_body(&x, deadline, ret_body, e);
+        r = exchange_read(&x, deadline, ret_body, e);
         return r < 0 ? error_prefix(e, "%s", source->name) : 0;
 }

@@ -7,7 +7,8 @@
  *     remote_blob.c  blobs by range
  *     exchange.c     one request, patiently: endpoints, redirects, retries
  *     authorize.c    which Authorization goes with it: challenges, tokens
- *     answer.c       what an answer that is no success means */
+ *     answer.c       what an answer that is no success means
+ *     referrers.c    what names a manifest as its subject */
 
 #include <stdatomic.h>
 
@@ -133,6 +134,7 @@ struct exchange {
         bool plain;                /* an insecure endpoint is tried in plain http */
         bool remembered;           /* url is a target that an earlier request was redirected to */
         unsigned hops;
+        unsigned status;    /* of the last request's answer; 0: none */
         unsigned attempts;  /* failures that may go away, so far */
         struct error cause; /* the last of them */
         struct authorization authorization;
@@ -154,9 +156,20 @@ int exchange_begin(struct exchange *x, const char *target, deadline_t deadline, 
 /* Waits for an answer of 2xx, trying whatever is worth trying until DEADLINE. x->transfer has it then. */
 int exchange_answer(struct exchange *x, deadline_t deadline, struct error *e);
 
+/* exchange_answer, and the whole body, appended to *RET. */
+int exchange_read(struct exchange *x, deadline_t deadline, struct buf *ret, struct error *e);
+
 /* The body broke off, or the attempt failed otherwise: E, which says why, decides whether another one is worth it.
  * Returns 0 after a pause, with the next attempt chosen (exchange_begin sends it), or the error for good. */
 int exchange_failed(struct exchange *x, deadline_t deadline, struct error *e);
+
+/* ---- referrers.c ---- */
+
+#define INDEX_TYPE "application/vnd.oci.image.index.v1+json"
+
+/* As source_referrers. */
+int registry_referrers(struct source *source, const struct digest *subject, deadline_t deadline,
+                       struct descriptor **ret, size_t *ret_count, struct error *e);
 
 /* ---- remote_blob.c ---- */
 

@@ -160,6 +160,7 @@ static int send_request(struct exchange *x, deadline_t deadline, struct error *e
         size_t n = 0;
         int r;
 
+        x->status = 0;
         /* Nothing of ours goes to another host: neither credentials nor certificates. */
         if (endpoint && !x->elsewhere) {
                 r = authorize(c, endpoint, x->kind, deadline, &x->authorization, &authorization, e);
@@ -398,6 +399,7 @@ static int judge(struct exchange *x, deadline_t deadline, struct error *e)
         r = transfer_wait_headers(x->transfer, deadline, e);
         if (r < 0)
                 return r;
+        x->status = transfer_status(x->transfer);
         if (target_expired(x)) {
                 log_debug("the redirect target answers %u: asking the registry again", transfer_status(x->transfer));
                 x->transfer = transfer_unref(x->transfer);
@@ -442,4 +444,26 @@ int exchange_answer(struct exchange *x, deadline_t deadline, struct error *e)
                 if (r < 0)
                         return r;
         }
+}
+
+int exchange_read(struct exchange *x, deadline_t deadline, struct buf *ret, struct error *e)
+{
+        uint64_t received;
+        const char *body;
+        size_t n;
+
+        for (;;) {
+                int r = exchange_answer(x, deadline, e);
+
+                if (r < 0)
+                        return r;
+                r = transfer_wait(x->transfer, UINT64_MAX, deadline, &received, e);
+                if (r == 0)
+                        break;
+                r = exchange_failed(x, deadline, e);
+                if (r < 0)
+                        return r;
+        }
+        body = transfer_body(x->transfer, &n);
+        return buf_append(ret, body, n) < 0 ? error_oom(e) : 0;
 }
