@@ -22,6 +22,7 @@ struct image *image_close(struct image *i)
                 struct image_layer *l = &i->layers[k];
 
                 fetcher_free(l->fetcher);
+                recovery_free(l->recovery);
                 content_close(l->content);
                 toc_close(l->toc);
                 blob_free(l->blob);
@@ -238,6 +239,8 @@ static int open_fetchers(struct image *i, struct error *e)
                 if (l->same_as != k)
                         continue;
                 r = content_open(i->store, &l->descriptor.digest, l->kind, &l->toc->chunks, &l->content, e);
+                if (r == 0 && l->table)
+                        r = recovery_new(i, l, &l->recovery, e);
                 if (r < 0)
                         return r;
 
@@ -248,6 +251,8 @@ static int open_fetchers(struct image *i, struct error *e)
                         .pool = i->pool,
                         .workers = i->workers,
                         .timeout_ms = i->timeout_ms,
+                        .recover = l->recovery ? recovery_read : NULL,
+                        .recover_context = l->recovery,
                 };
                 r = fetcher_new(&options, &l->fetcher, e);
                 if (r < 0)

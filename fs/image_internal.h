@@ -20,7 +20,8 @@ struct image_layer {
         struct toc *toc;
         struct content *content;
         struct fetcher *fetcher;
-        size_t same_as; /* index of the first layer with this digest; its own when it is the first */
+        struct recovery *recovery; /* where a published index may turn out wrong; or NULL */
+        size_t same_as;            /* index of the first layer with this digest; its own when it is the first */
         enum index_origin origin;
         const struct descriptor *table; /* of the image's published index, where that has the layer's TOC */
         uint64_t index_ms;              /* what its TOC took to make or to fetch; 0: it was known */
@@ -102,3 +103,16 @@ void image_layer_set_plain(struct image_layer *l);
 /* Makes sure that every layer has a TOC in the store, and opens it: known ones at once, the others by one pass each,
  * side by side. Calls OPTIONS->progress meanwhile. */
 int image_open_layers(struct image *i, const struct regfs_options *options, struct error *e);
+
+/* ---- recover.c ---- */
+
+/* Reads a layer by its own bytes when the published index by which it is read turns out wrong. Thread-safe. */
+struct recovery;
+
+int recovery_new(struct image *image, struct image_layer *layer, struct recovery **ret, struct error *e);
+
+/* Nobody may read any more. */
+struct recovery *recovery_free(struct recovery *r);
+
+/* A fetch_recover_fn; CONTEXT is the recovery. */
+int recovery_read(void *context, uint64_t offset, size_t length, uint8_t *out, struct error *e);
