@@ -8,6 +8,7 @@
 
 #include "image_internal.h"
 #include "regfs/embedded.h"
+#include "regfs/external_toc.h"
 #include "regfs/log.h"
 
 #define PASSES_AT_ONCE 3
@@ -23,6 +24,7 @@ struct pass {
 /* One lock for the queue of passes and the first error. */
 struct passes {
         struct image *image;
+        struct external_toc *external;
         struct mutex lock;
         struct cond changed;
         struct pass *items;
@@ -55,6 +57,8 @@ static int read_embedded(struct pass *p, struct error *e)
                 .store = i->store,
                 .timeout_ms = i->timeout_ms,
                 .cancel = &p->all->cancel,
+                .external = external_toc_find,
+                .external_context = p->all->external,
         };
         char kind[LAYER_KIND_MAX];
 
@@ -269,7 +273,10 @@ int image_open_layers(struct image *i, const struct regfs_options *options, stru
         cond_init(&all.changed);
         r = open_known(i, &all, e);
         if (r == 0 && all.count > 0)
+                r = external_toc_new(i->reference, i->client, i->timeout_ms, &all.external, e);
+        if (r == 0 && all.count > 0)
                 r = run_all(&all, options, e);
+        external_toc_free(all.external);
 
         for (size_t k = 0; k < i->layer_count && r == 0; k++) {
                 if (i->layers[k].same_as != k || i->layers[k].toc)
