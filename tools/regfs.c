@@ -14,6 +14,7 @@ static const struct {
         { "mount", command_mount, "[OPTIONS] REF DIR", "mount an image, read-only" },
         { "umount", command_umount, "[-l] DIR…", "unmount images" },
         { "mounts", command_mounts, "[--json]", "list the images that are mounted" },
+        { "verify", command_verify, "[OPTIONS] REF", "compare an image's indexes with its layers" },
 };
 
 static void print_help(FILE *f)
