@@ -16,6 +16,7 @@ int command_umount(int argc, char **argv);
 int command_mounts(int argc, char **argv);
 int command_index(int argc, char **argv);
 int command_inspect(int argc, char **argv);
+int command_verify(int argc, char **argv);
 
 /* Commands that open an image. */
 enum command {
@@ -59,5 +60,7 @@ int command_failed(const struct error *e);
 
 /* A progress bar on standard error when that is a terminal, redrawn in place. */
 void progress_show(const struct regfs_progress *p);
+/* The same of something that is DOING ("verifying") so much of a total. */
+void progress_show_part(const char *doing, uint64_t done, uint64_t total);
 /* Wipes the bar. */
 void progress_end(void);

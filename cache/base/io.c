@@ -188,6 +188,31 @@ int make_directories(const char *path, mode_t mode, struct error *e)
         return 0;
 }
 
+const char *temporary_directory(void)
+{
+        const char *directory = getenv("TMPDIR");
+
+        return directory && *directory ? directory : "/var/tmp";
+}
+
+int temporary_file(struct error *e)
+{
+        const char *directory = temporary_directory();
+        _cleanup_free_ char *path = NULL;
+        int fd;
+
+        fd = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+        if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR)) {
+                path = str_printf("%s/regfs-XXXXXX", directory);
+                if (!path)
+                        return error_oom(e);
+                fd = mkostemp(path, O_CLOEXEC);
+                if (fd >= 0)
+                        (void) unlink(path);
+        }
+        return fd >= 0 ? fd : error_errno(e, errno, "%s: a temporary file", directory);
+}
+
 bool bytes_are_zero(const void *data, size_t n)
 {
         const uint8_t *p = data;

@@ -3,7 +3,6 @@
 /* A blob of a registry, by range. A server that ignores ranges sends everything: the blob is then received once
  * into a file without a name, and ranges are read from there. */
 
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -170,26 +169,6 @@ static struct spool *spool_free(struct spool *s)
         return NULL;
 }
 
-static int unnamed_file(struct error *e)
-{
-        const char *directory = getenv("TMPDIR");
-        _cleanup_free_ char *path = NULL;
-        int fd;
-
-        if (!directory || !*directory)
-                directory = "/var/tmp";
-        fd = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-        if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR)) {
-                path = str_printf("%s/regfs-XXXXXX", directory);
-                if (!path)
-                        return error_oom(e);
-                fd = mkostemp(path, O_CLOEXEC);
-                if (fd >= 0)
-                        (void) unlink(path);
-        }
-        return fd >= 0 ? fd : error_errno(e, errno, "%s: a temporary file", directory);
-}
-
 static int spool_new(struct remote_blob *b, struct error *e)
 {
         struct spool *s = calloc(1, sizeof(*s));
@@ -197,7 +176,7 @@ static int spool_new(struct remote_blob *b, struct error *e)
         if (!s)
                 return error_oom(e);
         s->exchange = (struct exchange) EXCHANGE_INIT;
-        s->fd = unnamed_file(e);
+        s->fd = temporary_file(e);
         if (s->fd < 0) {
                 int r = s->fd;
 

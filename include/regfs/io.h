@@ -22,5 +22,12 @@ int file_read(int at, const char *path, size_t max, struct buf *b, struct error 
 /* Creates directory PATH and its missing parents with MODE. Existing directories are fine. */
 int make_directories(const char *path, mode_t mode, struct error *e);
 
+/* $TMPDIR, else /var/tmp: where what is too large for memory lies for a while. */
+const char *temporary_directory(void);
+
+/* A file without a name in there, to be written and read; it is gone when it is closed. A descriptor, or -errno with
+ * E. */
+int temporary_file(struct error *e);
+
 /* True when all N bytes are zero. Fast. */
 bool bytes_are_zero(const void *data, size_t n);

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <signal.h>
+#include <stdio.h>
+
+#include "command.h"
+#include "regfs/verify.h"
+
+#define PROBLEMS_SHOWN 100 /* of each layer */
+
+static const char help[] =
+        "Usage: regfs verify [OPTIONS] REF\n"
+        "\n"
+        "Finds out whether the image REF is what its indexes say: reads every layer whole, checks its digest, and compares\n"
+        "the tree that regfs shows, and every byte of its files, with what the layer's tar would unpack to. What differs is\n"
+        "told on standard output, one line each, and then how much there was.\n"
+        "\n"
+        "REF is [docker://]NAME[:TAG][@DIGEST], oci:DIR[:TAG] or docker-archive:FILE[:REF].\n"
+        "\n"
+        "Exit codes: 0 nothing differs, 6 something does or is damaged, 2 usage, 3 not found, 4 access denied, 5 registry\n"
+        "unreachable, 1 anything else.\n"
+        "\n";
+
+static volatile sig_atomic_t stop_requested;
+
+static void on_stop(int signal)
+{
+        (void) signal;
+        stop_requested = 1;
+}
+
+static void handle_stop(void)
+{
+        struct sigaction action = { .sa_handler = on_stop };
+
+        sigemptyset(&action.sa_mask);
+        sigaction(SIGINT, &action, NULL);
+        sigaction(SIGTERM, &action, NULL);
+        sigaction(SIGHUP, &action, NULL);
+        signal(SIGPIPE, SIG_IGN);
+}
+
+static int on_open_progress(void *context _unused_, const struct regfs_progress *progress)
+{
+        progress_show(progress);
+        return stop_requested;
+}
+
+static int on_progress(void *context _unused_, uint64_t done, uint64_t total)
+{
+        progress_show_part("verifying", done, total);
+        return stop_requested;
+}
+
+static int on_problem(void *context _unused_, const char *text)
+{
+        progress_end();
+        return puts(text) < 0;
+}
+
+static int verify(struct command_options *o, const char *reference, struct verify_result *ret, struct error *e)
+{
+        const struct verify_options options = {
+                .report = on_problem,
+                .report_max = PROBLEMS_SHOWN,
+                .progress = on_progress,
+        };
+        _cleanup_(image_close_ptr) struct image *image = NULL;
+        int r;
+
+        r = log_open(o->log_level, o->log_file, e);
+        if (r < 0)
+                return r;
+        handle_stop();
+        o->image.progress = on_open_progress;
+        r = image_open(reference, &o->image, &image, e);
+        progress_end();
+        if (r == 0)
+                r = image_verify(image, &options, ret, e);
+        progress_end();
+        return r;
+}
+
+static void print_result(const struct verify_result *r)
+{
+        char bytes[16];
+
+        printf("%zu layer%s, %ju entries, %ju chunks, %s: ", r->layers, r->layers == 1 ? "" : "s",
+               (uintmax_t) r->entries, (uintmax_t) r->chunks, format_bytes(r->bytes, bytes, sizeof(bytes)));
+        if (r->problems == 0)
+                puts("no problems");
+        else
+                printf("%ju problem%s\n", (uintmax_t) r->problems, r->problems == 1 ? "" : "s");
+}
+
+int command_verify(int argc, char **argv)
+{
+        _cleanup_(command_options_clear) struct command_options options;
+        struct verify_result result = { 0 };
+        struct error e = ERROR_INIT;
+        int first, r;
+
+        command_options_init(&options, COMMAND_VERIFY);
+        r = command_options_parse(&options, argc, argv, help, &first, &e);
+        if (r > 0)
+                return 0;
+        if (r == 0 && argc - first != 1)
+                r = error_set(&e, ERROR_USAGE, EINVAL, "verify takes one reference (regfs verify REF)");
+        if (r == 0)
+                r = verify(&options, argv[first], &result, &e);
+        if (r < 0)
+                return command_failed(&e);
+        print_result(&result);
+        if (fflush(stdout) != 0) {
+                error_errno(&e, errno, "standard output");
+                return command_failed(&e);
+        }
+        return result.problems > 0 ? ERROR_BAD_DATA : 0;
+}
