@@ -491,6 +491,32 @@ static int ask_front_door(struct client *c, const struct endpoint *endpoint, con
         return r < 0 ? r : parse_answer(answer, ret, e);
 }
 
+/* Some registries name in every challenge what a pull wants (GHCR), and all of them before the first write: a token for
+ * a push is asked for both. */
+static int widen_scope(const struct endpoint *endpoint, struct challenge *challenge)
+{
+        _cleanup_free_ char *pull = str_printf("repository:%s:pull", endpoint->repository), *wider = NULL;
+        const char *scope = challenge->scope, *at;
+        size_t n;
+
+        if (!pull)
+                return -ENOMEM;
+        n = strlen(pull);
+        for (at = scope; at; at = strchr(at, ' ')) {
+                at += strspn(at, " ");
+                if (strncmp(at, pull, n) == 0 && (at[n] == '\0' || at[n] == ' '))
+                        break;
+        }
+        if (!at)
+                return 0;
+        wider = str_printf("%.*s,push%s", (int) (at + n - scope), scope, at + n);
+        if (!wider)
+                return -ENOMEM;
+        free(challenge->scope);
+        challenge->scope = steal_ptr(wider);
+        return 0;
+}
+
 int authorize_again(struct client *c, const struct endpoint *endpoint, enum request_kind kind, struct transfer *answer,
                     const char *url, deadline_t deadline, struct authorization *a, struct error *e)
 {
@@ -513,6 +539,8 @@ int authorize_again(struct client *c, const struct endpoint *endpoint, enum requ
                                  "%s: 401 Unauthorized, and no challenge that regfs can answer", masked);
         if (r < 0)
                 return error_prefix(e, "%s", masked);
+        if (kind == REQUEST_PUSH && widen_scope(endpoint, &challenge) < 0)
+                return error_oom(e);
         log_debug("%s: challenge %s realm=\"%s\" service=\"%s\" scope=\"%s\" error=\"%s\"", masked,
                   challenge.scheme == AUTH_BEARER ? "Bearer" : "Basic", challenge.realm ? challenge.realm : "",
                   challenge.service ? challenge.service : "", challenge.scope ? challenge.scope : "",

@@ -96,10 +96,12 @@ static char *challenge_key(const struct endpoint *endpoint, enum request_kind ki
         return str_printf("%s %s %d", endpoint->host, endpoint->repository, (int) kind);
 }
 
-/* Blobs of a repository that only its manifest was asked of: most registries want the same token. */
+/* Blobs of a repository that only its manifest was asked of: most registries want the same token. Not for a push, which
+ * no token for pulls is good for. */
 int client_recall(struct client *c, const struct endpoint *endpoint, enum request_kind kind, struct challenge *ret)
 {
-        _cleanup_free_ char *key = challenge_key(endpoint, kind), *other = challenge_key(endpoint, REQUEST_MANIFEST);
+        const enum request_kind second = kind == REQUEST_PUSH ? kind : REQUEST_MANIFEST;
+        _cleanup_free_ char *key = challenge_key(endpoint, kind), *other = challenge_key(endpoint, second);
         const struct challenge *known;
         int r = 0;
 
@@ -137,7 +139,7 @@ int client_remember(struct client *c, const struct endpoint *endpoint, enum requ
 
 void client_forget(struct client *c, const struct endpoint *endpoint, enum request_kind kind)
 {
-        const enum request_kind kinds[] = { kind, REQUEST_MANIFEST };
+        const enum request_kind kinds[] = { kind, kind == REQUEST_PUSH ? kind : REQUEST_MANIFEST };
 
         for (size_t k = 0; k < ELEMENTSOF(kinds); k++) {
                 _cleanup_free_ char *key = challenge_key(endpoint, kinds[k]);

@@ -8,7 +8,8 @@
  *     exchange.c     one request, patiently: endpoints, redirects, retries
  *     authorize.c    which Authorization goes with it: challenges, tokens
  *     answer.c       what an answer that is no success means
- *     referrers.c    what names a manifest as its subject */
+ *     referrers.c    what names a manifest as its subject
+ *     push.c         a repository as a target */
 
 #include <stdatomic.h>
 
@@ -21,6 +22,7 @@ enum request_kind {
         REQUEST_MANIFEST,
         REQUEST_BLOB,
         REQUEST_OTHER,
+        REQUEST_PUSH, /* whatever is asked to write: its token is no other's */
 };
 
 /* Lock order: `lock` is a leaf. */
@@ -114,9 +116,14 @@ struct exchange {
         struct registry_source *source;
         enum request_kind kind;
         const char *method;
-        const char *path;   /* below /v2/<repository>/ */
-        const char *accept; /* or NULL */
-        bool by_tag;        /* a mirror may serve digests only */
+        const char *path;         /* below /v2/<repository>/ */
+        const char *accept;       /* or NULL */
+        const char *upload;       /* or NULL: asked instead of the path; where the registry wants an upload to go */
+        const char *content_type; /* of the body, or NULL */
+        const void *body;         /* of a PUT: sent with each attempt */
+        size_t body_length;
+        bool once;   /* what fails is tried again by the caller, from further back */
+        bool by_tag; /* a mirror may serve digests only */
         size_t max_body;
         bool ranged;
         uint64_t offset, length;
@@ -164,8 +171,6 @@ int exchange_read(struct exchange *x, deadline_t deadline, struct buf *ret, stru
 int exchange_failed(struct exchange *x, deadline_t deadline, struct error *e);
 
 /* ---- referrers.c ---- */
-
-#define INDEX_TYPE "application/vnd.oci.image.index.v1+json"
 
 /* As source_referrers. */
 int registry_referrers(struct source *source, const struct digest *subject, deadline_t deadline,

@@ -107,6 +107,16 @@ static void remember_plain(const struct exchange *x)
         mutex_unlock(&c->lock);
 }
 
+/* True when URL is at the endpoint itself. */
+static bool is_own(const struct exchange *x, const char *url)
+{
+        const struct endpoint *endpoint = endpoint_of(x);
+        _cleanup_free_ char *own = str_printf(
+                "%s://%s/", speaks_plain_http(x->source->client, endpoint) ? "http" : "https", endpoint->host);
+
+        return own && http_same_origin(own, url);
+}
+
 static int make_url(struct exchange *x, struct error *e)
 {
         const struct endpoint *endpoint;
@@ -115,6 +125,9 @@ static int make_url(struct exchange *x, struct error *e)
         if (is_external(x)) {
                 x->url = strdup(x->external[x->endpoint - x->source->endpoints.count]);
                 x->elsewhere = true;
+        } else if (x->upload) {
+                x->url = strdup(x->upload);
+                x->elsewhere = !is_own(x, x->upload);
         } else {
                 endpoint = endpoint_of(x);
                 x->url = str_printf("%s://%s/v2/%s/%s",
@@ -135,6 +148,8 @@ static void fill_request(const struct exchange *x, const char *const *headers, c
                 .url = x->url,
                 .headers = headers,
                 .tls = tls,
+                .body = x->body,
+                .body_length = x->body_length,
                 .ranged = x->ranged,
                 .range_offset = x->offset,
                 .range_length = x->length,
@@ -154,8 +169,8 @@ static int send_request(struct exchange *x, deadline_t deadline, struct error *e
         const struct endpoint *endpoint = is_external(x) ? NULL : endpoint_of(x);
         _cleanup_(secret_free_ptr) char *authorization = NULL;
         struct http_request request;
-        _cleanup_free_ char *accept = NULL;
-        const char *headers[3] = { NULL };
+        _cleanup_free_ char *accept = NULL, *content_type = NULL;
+        const char *headers[4] = { NULL };
         struct http_tls tls = { 0 };
         size_t n = 0;
         int r;
@@ -180,6 +195,12 @@ static int send_request(struct exchange *x, deadline_t deadline, struct error *e
                 if (!accept)
                         return error_oom(e);
                 headers[n++] = accept;
+        }
+        if (x->content_type) {
+                content_type = str_printf("Content-Type: %s", x->content_type);
+                if (!content_type)
+                        return error_oom(e);
+                headers[n++] = content_type;
         }
         if (authorization)
                 headers[n++] = authorization;
@@ -304,6 +325,8 @@ int exchange_failed(struct exchange *x, deadline_t deadline, struct error *e)
 {
         uint64_t retry_after = UINT64_MAX;
 
+        if (x->once)
+                return -e->code;
         if (x->transfer && e->code == EAGAIN)
                 retry_after = transfer_retry_after(x->transfer);
         x->transfer = transfer_unref(x->transfer);

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "../blob/index_text.h"
 #include "client_internal.h"
 #include "regfs/log.h"
 #include "regfs/manifest.h"
