@@ -5,11 +5,11 @@ import re
 import unittest
 
 import images
-from fault_proxy import FaultProxy, status
+from fault_proxy import FaultProxy, flip, status
 from images import INDEX_TYPE, MANIFEST_TYPE, sha256
 from oracle import Oracle
 from registry import Registry
-from testbed import BAD_DATA, DENIED, FIXTURES, NOT_FOUND, USAGE, TestCase, run
+from testbed import BAD_DATA, DENIED, NOT_FOUND, USAGE, TestCase, run
 from tocfile import CHUNKS, CHUNK_DIGEST, CHUNK_SIZE, INODES, INODE_MODE, INODE_SIZE, TocFile
 
 TYPE = 'application/vnd.regfs.index.v1'
@@ -314,7 +314,7 @@ class TrustTest(IndexCase):
         self.assertEqual(self.layer_requests(), [])
         self.assertIn('bound by the image', self.regfs('inspect', self.ref(out['bound'])))
         self.assert_right(mount)
-        run('skopeo', 'inspect', '--tls-verify=false', 'docker://' + self.ref('bound'))
+        run('skopeo', 'inspect', '--tls-verify=false', 'docker://' + self.ref('bound', proxy=False))
 
     def test_bound_in_another_repository(self):
         out = self.index('--push', '--bind', '%s/elsewhere/%s:new' % (self.registry.host, self.name))
@@ -387,11 +387,14 @@ class RefusalTest(IndexCase):
     def test_damaged_tables(self):
         manifest = self.manifest(self.push())
         for layer in manifest['layers']:
-            path = self.registry.blob_path(layer['digest'])
-            data = bytearray(path.read_bytes())
-            data[len(data) // 2] ^= 1
-            path.write_bytes(data)
+            self.proxy.rule(flip(0.5), path='/blobs/' + layer['digest'])
         self.assert_whole(self.mount(), 'its digest is sha256.*read whole')
+
+    def test_a_table_that_is_damaged_once(self):
+        manifest = self.manifest(self.push())
+        self.proxy.rule(flip(0.5), path='/blobs/' + manifest['layers'][0]['digest'], times=1)
+        self.mount()
+        self.assertEqual(self.kinds(), ['regfs'] * 3)
 
     def test_tables_that_are_gone(self):
         manifest = self.manifest(self.push())
