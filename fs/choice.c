@@ -178,14 +178,14 @@ static bool choose_recorded(struct image *i)
 static int try_referrer(struct image *i, struct source *source, const struct descriptor *d, struct error *e)
 {
         _cleanup_(published_clear) struct published p = { 0 };
-        char subject[DIGEST_STRING_MAX], image[DIGEST_STRING_MAX];
+        char index[DIGEST_STRING_MAX], subject[DIGEST_STRING_MAX], image[DIGEST_STRING_MAX];
         int r = load_index(i, source, &d->digest, &p, e);
 
         if (r < 0)
                 return r;
         if (p.subject.algorithm != DIGEST_NONE && !digest_equal(&p.subject, &i->digest))
                 return error_set(e, ERROR_BAD_DATA, EBADMSG, "index %s is of %s, not of %s",
-                                 digest_format(&d->digest, subject), digest_format(&p.subject, subject),
+                                 digest_format(&d->digest, index), digest_format(&p.subject, subject),
                                  digest_format(&i->digest, image));
         i->published = p;
         p = (struct published) { 0 };
