@@ -100,7 +100,7 @@ int ztoc_read(const void *data, size_t n, uint64_t blob_size, struct ztoc **ret,
         if (!z || layer_tree_new(&z->tree) < 0)
                 return error_oom(e);
         if (n > ZTOC_MAX)
-                return error_set(e, ERROR_BAD_DATA, EBADMSG, "the ztoc has %zu bytes: regfs takes up to %zu MiB", n,
+                return error_set(e, ERROR_BAD_DATA, EBADMSG, "ztoc: %zu bytes: regfs takes up to %zu MiB", n,
                                  ZTOC_MAX / MIB);
         z->blob_size = blob_size;
         flatbuffer_init(&b, data, n);

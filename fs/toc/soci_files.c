@@ -308,7 +308,7 @@ static int check_name(const struct layer_entry *entry, size_t length, struct err
         return 0;
 }
 
-static int read_file(struct files_reader *f, const struct fb_table *t, struct layer_entry *entry, struct error *e)
+static int read_fields(struct files_reader *f, const struct fb_table *t, struct layer_entry *entry, struct error *e)
 {
         size_t name_length, link_length;
         int r;
@@ -326,29 +326,37 @@ static int read_file(struct files_reader *f, const struct fb_table *t, struct la
                 r = read_records(f, t, e);
         if (r == 0)
                 r = read_attributes(t, &f->records, entry, e);
-        if (r < 0)
-                return r;
-        keep_xattrs(&f->records, entry);
-        return layer_tree_add(f->tree, entry, e);
+        if (r == 0)
+                keep_xattrs(&f->records, entry);
+        return r;
+}
+
+static int read_file(struct files_reader *f, const struct fb_table *t, struct error *e)
+{
+        struct layer_entry entry = { .path = "" };
+        char shown[LAYER_PATH_SHOWN_MAX];
+        int r = read_fields(f, t, &entry, e);
+
+        if (r == 0)
+                return layer_tree_add(f->tree, &entry, e);
+        return entry.path[0] && r == -EBADMSG
+                       ? error_prefix(e, "%s", layer_path_show(entry.path, strlen(entry.path), shown))
+                       : r;
 }
 
 static int read_files(struct files_reader *f, const struct fb_vector *v, struct error *e)
 {
-        int r = 0;
-
-        for (uint32_t i = 0; r == 0 && i < v->count; i++) {
-                struct layer_entry entry = { .path = "" };
-                char shown[LAYER_PATH_SHOWN_MAX];
+        for (uint32_t i = 0; i < v->count; i++) {
                 struct fb_table t;
+                int r = fb_vector_table(v, i, &file_metadata, &t, e);
 
-                r = fb_vector_table(v, i, &file_metadata, &t, e);
-                if (r == 0)
-                        r = read_file(f, &t, &entry, e);
-                if (r == -EBADMSG)
-                        error_prefix(e, "file %" PRIu32 " (%s)", i,
-                                     layer_path_show(entry.path, strlen(entry.path), shown));
+                if (r < 0)
+                        return r;
+                r = read_file(f, &t, e);
+                if (r < 0)
+                        return r == -EBADMSG ? error_prefix(e, "file %" PRIu32, i) : r;
         }
-        return r;
+        return 0;
 }
 
 int ztoc_files_read(struct layer_tree *tree, const struct fb_table *toc, uint64_t tar_size, struct error *e)

@@ -197,19 +197,32 @@ static inline void put_u64(struct buf *b, size_t at, uint64_t n)
         put_u32(b, at + 4, (uint32_t) (n >> 32));
 }
 
-/* Where the vtable of TABLE says where FIELD is. */
+/* Where the vtable of TABLE says where FIELD is, or 0: it is too short. */
 static inline size_t slot_of(const struct buf *b, size_t table, unsigned field)
 {
-        return table - get_u32(b, table) + 4 + 2 * (size_t) field;
+        size_t vtable = (size_t) ((int64_t) table - (int32_t) get_u32(b, table));
+        size_t entry = 4 + 2 * (size_t) field;
+
+        return entry < (get_u32(b, vtable) & 0xffff) ? vtable + entry : 0;
+}
+
+/* Where FIELD is, or 0: it has its default. */
+static inline size_t find_place(const struct buf *b, size_t table, unsigned field)
+{
+        size_t slot = slot_of(b, table, field);
+        uint16_t offset = 0;
+
+        if (slot > 0)
+                memcpy(&offset, b->data + slot, sizeof(offset));
+        return offset > 0 ? table + offset : 0;
 }
 
 static inline size_t place_of(const struct buf *b, size_t table, unsigned field)
 {
-        uint16_t offset;
+        size_t place = find_place(b, table, field);
 
-        memcpy(&offset, b->data + slot_of(b, table, field), sizeof(offset));
-        assert_true(offset > 0);
-        return table + offset;
+        assert_true(place > 0);
+        return place;
 }
 
 /* What the offset at PLACE leads to: a table, or the count of a vector or string. */
