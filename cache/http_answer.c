@@ -308,12 +308,9 @@ size_t transfer_on_send(char *out, size_t size, size_t n, void *arg)
 
 int transfer_on_rewind(void *arg, curl_off_t offset, int origin)
 {
-        struct transfer *t = arg;
+        const struct transfer *t = arg;
 
-        if (origin != SEEK_SET || offset < 0 || (uint64_t) offset > t->body_length)
-                return CURL_SEEKFUNC_FAIL;
-        t->body_sent = (size_t) offset;
-        return CURL_SEEKFUNC_OK;
+        return origin == SEEK_SET && offset == 0 && t->body_sent == 0 ? CURL_SEEKFUNC_OK : CURL_SEEKFUNC_FAIL;
 }
 
 void transfer_conclude(struct transfer *t, CURLcode code)

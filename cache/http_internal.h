@@ -169,7 +169,8 @@ int transfer_on_connection(void *data, char *ip, char *local_ip, int port, int l
 size_t transfer_on_header(char *line, size_t size, size_t n, void *data);
 size_t transfer_on_body(char *data, size_t size, size_t n, void *arg);
 
-/* The body of a PUT, as libcurl takes it, and again from the start where its connection turns out to be dead. */
+/* The body of a PUT, as libcurl takes it. It is sent once: where a connection that was used before broke, libcurl would
+ * send it again, though the server may have taken a part of it. */
 size_t transfer_on_send(char *out, size_t size, size_t n, void *arg);
 int transfer_on_rewind(void *arg, curl_off_t offset, int origin);
 
