@@ -155,13 +155,23 @@ static void compare_xattrs(struct comparison *c, uint32_t told_set, uint32_t tru
         }
 }
 
-static void compare_flag(struct comparison *c, const struct inode *a, const struct inode *b, uint16_t flag,
-                         const char *what)
+/* What makes a directory be there, and so whether a lower layer's attributes show. */
+static const char *origin(const struct inode *i)
 {
-        bool told = a->flags & flag, true_one = b->flags & flag;
+        return i->flags & INODE_GHOST      ? "named by whiteouts alone"
+               : i->flags & INODE_IMPLICIT ? "implied by what is in it"
+                                           : "with an entry of its own";
+}
+
+static void compare_directories(struct comparison *c, const struct inode *a, const struct inode *b)
+{
+        bool told = a->flags & INODE_OPAQUE, true_one = b->flags & INODE_OPAQUE;
 
         if (told != true_one)
-                differ(c, "%s in the %s, not in the %s", what, told ? "table" : "tar", told ? "tar" : "table");
+                differ(c, "a directory that %s what lower layers have there by the table, %s it in the tar",
+                       told ? "hides" : "shows", true_one ? "hides" : "shows");
+        if (origin(a) != origin(b))
+                differ(c, "a directory %s in the table, %s in the tar", origin(a), origin(b));
 }
 
 /* What only inodes of one type have. */
@@ -186,9 +196,7 @@ static void compare_kind(struct comparison *c, const struct inode *a, const stru
                                (unsigned) a->data, (unsigned) (b->data >> 32), (unsigned) b->data);
                 break;
         case S_IFDIR:
-                compare_flag(c, a, b, INODE_OPAQUE, "opaque: it hides all that lower layers have there,");
-                compare_flag(c, a, b, INODE_IMPLICIT, "without an entry of its own: a lower layer's attributes show,");
-                compare_flag(c, a, b, INODE_GHOST, "named by whiteouts alone");
+                compare_directories(c, a, b);
                 break;
         }
 }
