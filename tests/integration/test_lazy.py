@@ -135,12 +135,16 @@ class LazyTest(TestCase):
     def test_zstdchunked_of_stargz(self):
         self.check('stargz-zstdchunked', 'zstdchunked', 40_000)
 
-    def test_one_small_file_costs_its_own_bytes(self):
-        path, _ = self.layer_path(FORMATS['zstdchunked-v64'][0])
+    def test_one_small_file_brings_its_neighbours(self):
+        """One request, of a part of the layer; none for the files around it."""
+        path, size = self.layer_path(FORMATS['zstdchunked-v64'][0])
         mount = self.mount('zstdchunked-v64')
-        before = self.proxy.bytes(path)
+        before, seen = self.proxy.bytes(path), len(self.proxy.requests(path))
         self.assertEqual(mount.read('etc/shadow'), b'root:*:19000::::::\n')
-        self.assertLess(self.proxy.bytes(path) - before, 4096)
+        self.assertLess(self.proxy.bytes(path) - before, size // 2)
+        self.assertEqual(len(self.proxy.requests(path)), seen + 1)
+        self.assertEqual(len(mount.read('blocks-4096')), 4096)
+        self.assertEqual(len(self.proxy.requests(path)), seen + 1)
 
     def test_without_annotation_it_is_the_gzip_that_it_also_is(self):
         self.push('unnamed', 'base.esgz', '+gzip', {})

@@ -327,7 +327,7 @@ static void every_file_has_the_bytes_of_the_tar(void **state)
                 compare_trees(&tar.table, &toc->itable, other, f->whole_seconds);
                 reader = reader_open(b, w, toc, kind);
                 for (size_t i = 0; i < toc->chunks.chunk_count; i++)
-                        assert_false(content_has(reader.content, i));
+                        assert_int_equal(content_has(reader.content, i), toc->chunks.chunks[i].codec == CODEC_ZEROS);
                 compare_bytes(&tar, toc, &reader, other);
                 fetcher_get_stats(reader.fetcher, &stats);
                 assert_int_equal(stats.refetches, 0);
