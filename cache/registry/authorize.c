@@ -491,30 +491,48 @@ static int ask_front_door(struct client *c, const struct endpoint *endpoint, con
         return r < 0 ? r : parse_answer(answer, ret, e);
 }
 
-/* Some registries name in every challenge what a pull wants (GHCR), and all of them before the first write: a token for
- * a push is asked for both. */
+/* ACTIONS, N bytes with commas between, and those of a push that are missing. */
+static int add_push_actions(struct buf *scope, const char *actions, size_t n)
+{
+        static const char *const wanted[] = { "pull", "push" };
+        int r = buf_append(scope, actions, n);
+
+        for (size_t k = 0; r == 0 && k < ELEMENTSOF(wanted); k++) {
+                bool found = false;
+
+                for (const char *a = actions; a < actions + n; a += strcspn(a, ", ") + 1)
+                        found = found || (str_after(a, wanted[k]) && strchr(", ", a[strlen(wanted[k])]));
+                if (!found)
+                        r = buf_printf(scope, ",%s", wanted[k]);
+        }
+        return r;
+}
+
+/* Some registries name in every challenge what a pull wants (GHCR), and all of them what the very request wants: a
+ * token for a push is asked for what pushes want in all, and asked for once. */
 static int widen_scope(const struct endpoint *endpoint, struct challenge *challenge)
 {
-        _cleanup_free_ char *pull = str_printf("repository:%s:pull", endpoint->repository), *wider = NULL;
-        const char *scope = challenge->scope, *at;
-        size_t n;
+        _cleanup_free_ char *own = str_printf("repository:%s:", endpoint->repository);
+        _cleanup_buf_ struct buf wider = { 0 };
+        int r = own ? 0 : -ENOMEM;
 
-        if (!pull)
-                return -ENOMEM;
-        n = strlen(pull);
-        for (at = scope; at; at = strchr(at, ' ')) {
-                at += strspn(at, " ");
-                if (strncmp(at, pull, n) == 0 && (at[n] == '\0' || at[n] == ' '))
-                        break;
+        for (const char *word = challenge->scope; word && *word && r == 0; word += strspn(word, " ")) {
+                const char *actions = str_after(word, own);
+                size_t n = strcspn(word, " ");
+
+                r = wider.len > 0 ? buf_append_char(&wider, ' ') : 0;
+                if (r == 0 && actions)
+                        r = buf_append_str(&wider, own);
+                if (r == 0)
+                        r = actions ? add_push_actions(&wider, actions, strcspn(actions, " "))
+                                    : buf_append(&wider, word, n);
+                word += n;
         }
-        if (!at)
-                return 0;
-        wider = str_printf("%.*s,push%s", (int) (at + n - scope), scope, at + n);
-        if (!wider)
-                return -ENOMEM;
+        if (r < 0 || wider.len == 0)
+                return r;
         free(challenge->scope);
-        challenge->scope = steal_ptr(wider);
-        return 0;
+        challenge->scope = buf_steal(&wider);
+        return challenge->scope ? 0 : -ENOMEM;
 }
 
 int authorize_again(struct client *c, const struct endpoint *endpoint, enum request_kind kind, struct transfer *answer,

@@ -268,6 +268,51 @@ static void token_is_asked_for_with_the_scope_of_a_push(void **state)
         assert_int_equal(seen(f, "registry", ""), 7);
 }
 
+/* Challenges as docker-registry does: with what the very request wants. */
+static bool want_what_is_done(struct fake *f, struct http_exchange *x, unsigned n)
+{
+        char realm[200], challenge[600];
+
+        if (has_token(f, x, "push"))
+                return take_all(f, x, n);
+        snprintf(challenge, sizeof(challenge),
+                 "Bearer realm=\"%s\",service=\"push\",scope=\"repository:team/base:pull  repository:" REPOSITORY
+                 ":%s repository:" REPOSITORY "2:pull\"",
+                 fake_url(f, TOKENS, "/token", realm, sizeof(realm)),
+                 strcmp(x->method, "HEAD") == 0 ? "pushed,delete" : "push,pull");
+        return respond_challenge(x, challenge);
+}
+
+static void scope_of_a_challenge_is_kept_and_widened(void **state)
+{
+        struct fake *f = *state;
+        _cleanup_(target_free_ptr) struct target *t = fake_target(f);
+
+        f->answer[REGISTRY] = want_what_is_done;
+        expect_pushed(t, CONTENT);
+        assert_int_equal(seen(f, "tokens GET /token?service=push&", ""), 1);
+        assert_int_equal(seen(f, "tokens", "&scope=repository%3Ateam%2Fapp%3Apushed%2Cdelete%2Cpull%2Cpush"), 1);
+        assert_int_equal(seen(f, "tokens", "&scope=repository%3Ateam%2Fbase%3Apull"), 1);
+        assert_int_equal(seen(f, "tokens", "&scope=repository%3Ateam%2Fapp2%3Apull"), 1);
+        assert_int_equal(seen(f, "tokens", "base%3Apull%2Cpush"), 0);
+        assert_int_equal(seen(f, "tokens", "app2%3Apull%2Cpush"), 0);
+}
+
+static bool want_a_put_token(struct fake *f, struct http_exchange *x, unsigned n)
+{
+        return strcmp(x->method, "HEAD") == 0 ? take_all(f, x, n) : want_what_is_done(f, x, n);
+}
+
+static void scope_that_has_all_is_not_widened(void **state)
+{
+        struct fake *f = *state;
+        _cleanup_(target_free_ptr) struct target *t = fake_target(f);
+
+        f->answer[REGISTRY] = want_a_put_token;
+        expect_pushed(t, CONTENT);
+        assert_int_equal(seen(f, "tokens", "app%3Apush%2Cpull&"), 1);
+}
+
 /* A token for each of pulls and pushes. */
 static bool want_two_tokens(struct fake *f, struct http_exchange *x, unsigned n)
 {
@@ -436,6 +481,8 @@ int main(void)
                 fake_test(upload_that_never_works_ends_with_its_cause),
                 fake_test(refusal_is_told_in_the_words_of_the_registry_and_not_repeated),
                 fake_test(token_is_asked_for_with_the_scope_of_a_push),
+                fake_test(scope_of_a_challenge_is_kept_and_widened),
+                fake_test(scope_that_has_all_is_not_widened),
                 fake_test(tokens_of_pulls_are_not_tried_for_pushes),
                 fake_test(who_may_not_push_is_told_the_repository),
                 fake_test(pushes_never_go_to_a_mirror),
