@@ -46,7 +46,7 @@ static void tell(struct verification *v, const char *line)
         mutex_unlock(&v->lock);
 }
 
-void check_problem(struct layer_check *c, const char *format, ...)
+void verify_problem(struct layer_check *c, const char *format, ...)
 {
         uint64_t max = c->all->options->report_max;
         _cleanup_buf_ struct buf line = { 0 };
@@ -76,14 +76,14 @@ static void tell_rest(struct layer_check *c)
         tell(c->all, line);
 }
 
-int check_cancel(const struct layer_check *c, struct error *e)
+int verify_check_cancel(const struct layer_check *c, struct error *e)
 {
         if (atomic_load(&c->all->cancel))
                 return error_set(e, ERROR_OTHER, ECANCELED, "%s: verification was interrupted", c->name);
         return 0;
 }
 
-void check_passed(struct layer_check *c, uint64_t blob_end)
+void verify_passed(struct layer_check *c, uint64_t blob_end)
 {
         c->all->counts.chunks++;
         if (blob_end > atomic_load(&c->progress->compared))
@@ -207,7 +207,7 @@ static void layer_check_clear(struct layer_check *c)
 
 static int on_difference(void *context, const char *text)
 {
-        check_problem(context, "%s", text);
+        verify_problem(context, "%s", text);
         return 0;
 }
 
@@ -230,7 +230,7 @@ static int compare(struct layer_check *c, struct error *e)
         if (r < 0)
                 return r;
         c->all->counts.entries += result.entries;
-        return check_content(c, e);
+        return verify_content(c, e);
 }
 
 static int examine(struct layer_check *c, struct store *store, struct error *e)
@@ -262,7 +262,7 @@ static int check_layer(struct verification *v, size_t k, struct error *e)
         if (r == -EBADMSG) {
                 const char *rest = str_after(why.message, c.name);
 
-                check_problem(&c, "%s", rest && str_after(rest, ": ") ? rest + 2 : why.message);
+                verify_problem(&c, "%s", rest && str_after(rest, ": ") ? rest + 2 : why.message);
                 r = 0;
         }
         layer_check_clear(&c);
@@ -373,6 +373,7 @@ int image_verify(struct image *i, const struct verify_options *options, struct v
                 return error_oom(e);
         mutex_init(&v.lock);
         cond_init(&v.changed);
+        report_progress(&v);
         r = thread_start(&thread, "verify", run, &v);
         if (r == 0) {
                 watch(&v);

@@ -168,7 +168,7 @@ static size_t group_size(const struct chunk_table *t, size_t k)
         return n;
 }
 
-int chunks_read(const struct chunk_reader_options *options, struct error *e)
+int verify_chunks(const struct chunk_reader_options *options, struct error *e)
 {
         _cleanup_(reader_clear) struct chunk_reader r = { 0 };
         const struct chunk_table *t = options->table;

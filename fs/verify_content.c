@@ -2,10 +2,10 @@
 
 /* The bytes of a layer's files: what the chunks of its TOC decode to, against what the tar has.
  *
- * Files that both trees have become segments: so many bytes of the told content space, which are to equal so many of the
- * tar's. The chunks pass once, in content order, and so do the segments. Where the told space is the tar's own decoded
- * stream, every byte of a chunk must equal the tar's at the same place, headers too, and segments matter only for files
- * that the two trees find at different places of it. */
+ * Files that both trees have become segments: so many bytes of the told content space, which are to equal so many of
+ * the tar's. The chunks pass once, in content order, and so do the segments. Where the told space is the tar's own
+ * decoded stream, every byte of a chunk must equal the tar's at the same place, headers too, and segments matter only
+ * for files that the two trees find at different places of it. */
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -33,7 +33,7 @@ struct content_check {
         const struct toc *told, *truth;
         bool one_space; /* told content offsets are the tar's */
         struct region region;
-        struct segment *segments; /* in the region, by told offset */
+        struct segment *segments; /* in the region, by told offset; at the end, by file */
         size_t count;
         size_t first;        /* those before end before the chunk that comes */
         uint64_t passed;     /* told content so far */
@@ -182,8 +182,8 @@ static int complain(struct content_check *c, const struct segment *s, uint64_t f
         c->complained = s->row;
         r = show_path(c, s->row, shown, e);
         if (r == 0)
-                check_problem(c->layer, "%s: from byte %" PRIu64 " on, other bytes by the table than in the tar", shown,
-                              file_offset);
+                verify_problem(c->layer, "%s: from byte %" PRIu64 " on, other bytes by the table than in the tar",
+                               shown, file_offset);
         return r;
 }
 
@@ -215,7 +215,7 @@ static int count_equal(struct content_check *c, const uint8_t *data, uint64_t tr
 {
         for (uint64_t at = 0; at < n;) {
                 size_t m = (size_t) MIN(n - at, PIECE);
-                int r = check_cancel(c->layer, e);
+                int r = verify_check_cancel(c->layer, e);
 
                 if (r == 0)
                         r = read_true(c, truth == ZEROS ? ZEROS : truth + at, m, c->a, e);
@@ -274,24 +274,48 @@ static int compare_stream(struct content_check *c, uint64_t offset, uint64_t n, 
         s = segment_at(c, offset + equal);
         if (s)
                 return complain(c, s, s->file_offset + (offset + equal - s->told), e);
-        check_problem(c->layer, "content byte %" PRIu64 ", which is in no file, is another one than in the tar",
-                      offset + equal);
+        verify_problem(c->layer, "content byte %" PRIu64 ", which is in no file, is another one than in the tar",
+                       offset + equal);
         return 0;
 }
 
-/* What no chunk has reads as zeros, which matters to files alone. */
+/* The path of the first file that has some of [offset, end). */
+static int show_first_file(const struct content_check *c, uint64_t offset, uint64_t end,
+                           char shown[LAYER_PATH_SHOWN_MAX], struct error *e)
+{
+        const struct segment *s = segment_at(c, offset);
+        size_t k = segment_behind(c, offset);
+
+        if (!s && k < c->count && c->segments[k].told < end)
+                s = &c->segments[k];
+        if (s)
+                return show_path(c, s->row, shown, e);
+        snprintf(shown, LAYER_PATH_SHOWN_MAX, "content in no file");
+        return 0;
+}
+
+/* What no chunk has reads as zeros. A table of a stream leaves nothing out. */
 static int pass_gap(struct content_check *c, uint64_t until, struct error *e)
 {
-        int r = until > c->passed ? compare_segments(c, c->passed, until - c->passed, NULL, e) : 0;
+        uint64_t from = c->passed;
+        char shown[LAYER_PATH_SHOWN_MAX];
+        int r;
 
+        if (until <= from)
+                return 0;
         c->passed = until;
+        if (!c->one_space)
+                return compare_segments(c, from, until - from, NULL, e);
+        r = show_first_file(c, from, until, shown, e);
+        if (r == 0)
+                verify_problem(c->layer, "%s: no chunk has content bytes %" PRIu64 "-%" PRIu64, shown, from, until - 1);
         return r;
 }
 
 static int on_good(void *context, const struct chunk *chunk, const uint8_t *data, struct error *e)
 {
         struct content_check *c = context;
-        int r = check_cancel(c->layer, e);
+        int r = verify_check_cancel(c->layer, e);
 
         if (r == 0)
                 r = pass_gap(c, chunk->content_offset, e);
@@ -300,30 +324,25 @@ static int on_good(void *context, const struct chunk *chunk, const uint8_t *data
         else if (r == 0)
                 r = compare_segments(c, chunk->content_offset, chunk->content_length, data, e);
         c->passed = chunk->content_offset + chunk->content_length;
-        check_passed(c->layer, chunk->blob_offset + chunk->blob_length);
+        verify_passed(c->layer, chunk->blob_offset + chunk->blob_length);
         return r;
 }
 
-/* Names the first file that has some of the chunk. */
 static int on_bad(void *context, const struct chunk *chunk, const struct error *why, struct error *e)
 {
         struct content_check *c = context;
         uint64_t end = chunk->content_offset + chunk->content_length;
-        const struct segment *s = segment_at(c, chunk->content_offset);
-        char shown[LAYER_PATH_SHOWN_MAX] = "content in no file";
-        size_t k = segment_behind(c, chunk->content_offset);
+        char shown[LAYER_PATH_SHOWN_MAX];
         int r = pass_gap(c, chunk->content_offset, e);
 
-        if (r == 0 && !s && k < c->count && c->segments[k].told < end)
-                s = &c->segments[k];
-        if (r == 0 && s)
-                r = show_path(c, s->row, shown, e);
         if (r == 0)
-                check_problem(c->layer, "%s: the chunk of %" PRIu32 " bytes in blob bytes %" PRIu64 "-%" PRIu64 ": %s",
-                              shown, chunk->content_length, chunk->blob_offset,
-                              chunk->blob_offset + chunk->blob_length - 1, why->message);
+                r = show_first_file(c, chunk->content_offset, end, shown, e);
+        if (r == 0)
+                verify_problem(c->layer, "%s: the chunk of %" PRIu32 " bytes in blob bytes %" PRIu64 "-%" PRIu64 ": %s",
+                               shown, chunk->content_length, chunk->blob_offset,
+                               chunk->blob_offset + chunk->blob_length - 1, why->message);
         c->passed = end;
-        check_passed(c->layer, chunk->blob_offset + chunk->blob_length);
+        verify_passed(c->layer, chunk->blob_offset + chunk->blob_length);
         return r;
 }
 
@@ -349,10 +368,22 @@ static int compare_places(struct content_check *c, const struct segment *s, stru
         return 0;
 }
 
+static int by_file(const void *a, const void *b)
+{
+        const struct segment *x = a, *y = b;
+
+        if (x->row != y->row)
+                return x->row < y->row ? -1 : 1;
+        return (x->file_offset > y->file_offset) - (x->file_offset < y->file_offset);
+}
+
+/* File by file, so that the first byte that differs is told. */
 static int compare_rest(struct content_check *c, struct error *e)
 {
         int r = 0;
 
+        if (c->count > 0)
+                qsort(c->segments, c->count, sizeof(*c->segments), by_file);
         for (size_t k = 0; k < c->count && r == 0; k++)
                 if (c->segments[k].told == ZEROS || (c->one_space && c->segments[k].told != c->segments[k].truth))
                         r = compare_places(c, &c->segments[k], e);
@@ -375,7 +406,7 @@ static int hash_true(struct content_check *c, const struct inode *i, struct dige
                 uint64_t truth = piece_at(&p, at, &n);
 
                 n = MIN(n, PIECE);
-                r = check_cancel(c->layer, e);
+                r = verify_check_cancel(c->layer, e);
                 if (r == 0)
                         r = read_true(c, truth, (size_t) n, c->a, e);
                 if (r < 0)
@@ -409,12 +440,13 @@ static int check_hidden(struct content_check *c, const char *name, bool mark, st
         }
         r = hash_true(c, &truth->inodes[d->target], &digest, e);
         if (r == 0 && !str_eq(expected, digest_hex(&digest, actual)))
-                check_problem(c->layer, "%s: nothing in the table, a regular file in the tar, with other bytes than %s",
-                              name, mark ? "a landmark" : "the table");
+                verify_problem(c->layer,
+                               "%s: nothing in the table, a regular file in the tar, with other bytes than %s", name,
+                               mark ? "a landmark" : "the table");
         return r;
 }
 
-int check_content(struct layer_check *layer, struct error *e)
+int verify_content(struct layer_check *layer, struct error *e)
 {
         _cleanup_(content_check_clear) struct content_check c = {
                 .layer = layer,
@@ -441,12 +473,12 @@ int check_content(struct layer_check *layer, struct error *e)
                 return error_oom(e);
         r = make_segments(&c, e);
         if (r == 0)
-                r = chunks_read(&reader, e);
+                r = verify_chunks(&reader, e);
         if (r == 0)
                 r = pass_gap(&c, c.told->chunks.content_size, e);
         if (r == 0)
                 r = compare_rest(&c, e);
-        for (size_t k = 0; r == 0 && (name = hidden_name(k, &mark)); k++)
+        for (size_t k = 0; r == 0 && (name = compare_hidden_name(k, &mark)); k++)
                 r = check_hidden(&c, name, mark, e);
         return r;
 }

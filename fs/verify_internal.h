@@ -30,13 +30,13 @@ struct layer_check {
 };
 
 /* One problem more. The line is told as "layer sha256:…: <format>", unless the layer has had its share. */
-void check_problem(struct layer_check *c, const char *format, ...) _printf_(2, 3);
+void verify_problem(struct layer_check *c, const char *format, ...) _printf_(2, 3);
 
 /* -ECANCELED with E once somebody wants it to end. */
-int check_cancel(const struct layer_check *c, struct error *e);
+int verify_check_cancel(const struct layer_check *c, struct error *e);
 
 /* Counts a chunk of which BLOB_END bytes of the blob are behind. */
-void check_passed(struct layer_check *c, uint64_t blob_end);
+void verify_passed(struct layer_check *c, uint64_t blob_end);
 
 /* ---- the chunks of a table, in order ---- */
 
@@ -51,9 +51,9 @@ struct chunk_reader_options {
 };
 
 /* Decodes every chunk of the table, each range once. 0, what a function returned, or -errno with E. */
-int chunks_read(const struct chunk_reader_options *options, struct error *e);
+int verify_chunks(const struct chunk_reader_options *options, struct error *e);
 
 /* ---- bytes against bytes ---- */
 
 /* Every chunk of the layer's TOC against what the tar has for its files. C has all that it needs but problems. */
-int check_content(struct layer_check *c, struct error *e);
+int verify_content(struct layer_check *c, struct error *e);

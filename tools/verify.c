@@ -11,14 +11,14 @@
 static const char help[] =
         "Usage: regfs verify [OPTIONS] REF\n"
         "\n"
-        "Finds out whether the image REF is what its indexes say: reads every layer whole, checks its digest, and compares\n"
-        "the tree that regfs shows, and every byte of its files, with what the layer's tar would unpack to. What differs is\n"
-        "told on standard output, one line each, and then how much there was.\n"
+        "Finds out whether the image REF is what its indexes say: reads every layer whole, checks its digest, and\n"
+        "compares the tree that regfs shows, and every byte of its files, with what the layer's tar would unpack to.\n"
+        "What differs is told on standard output, one line each, and then how much there was.\n"
         "\n"
         "REF is [docker://]NAME[:TAG][@DIGEST], oci:DIR[:TAG] or docker-archive:FILE[:REF].\n"
         "\n"
-        "Exit codes: 0 nothing differs, 6 something does or is damaged, 2 usage, 3 not found, 4 access denied, 5 registry\n"
-        "unreachable, 1 anything else.\n"
+        "Exit codes: 0 nothing differs, 6 something does or is damaged, 2 usage, 3 not found, 4 access denied,\n"
+        "5 registry unreachable, 1 anything else.\n"
         "\n";
 
 static volatile sig_atomic_t stop_requested;

@@ -297,7 +297,7 @@ static int compare_names(struct comparison *c, const struct place *p, const stru
         return enter(c, a->target, b->target, e);
 }
 
-const char *hidden_name(size_t index, bool *ret_mark)
+const char *compare_hidden_name(size_t index, bool *ret_mark)
 {
         static const char *const names[] = { ".prefetch.landmark", ".no.prefetch.landmark", "stargz.index.json" };
 
@@ -312,7 +312,7 @@ static bool is_hidden(const struct comparison *c, const struct dirent_row *b)
         const char *name;
         bool mark;
 
-        for (size_t k = 0; (name = hidden_name(k, &mark)); k++)
+        for (size_t k = 0; (name = compare_hidden_name(k, &mark)); k++)
                 if (i && S_ISREG(i->mode) && (!mark || i->size == 1) && b->name_length == strlen(name) &&
                     memcmp(dirent_name(c->truth, b), name, b->name_length) == 0)
                         return true;

@@ -28,4 +28,4 @@ int row_pair_path(const struct itable *told, const struct row_pair *pairs, uint3
 
 /* The files in the root of an eStargz layer that tell how to read it, and that its table leaves out: name number INDEX,
  * or NULL behind the last. *RET_MARK: it is a landmark, of one byte, and not the table itself. */
-const char *hidden_name(size_t index, bool *ret_mark);
+const char *compare_hidden_name(size_t index, bool *ret_mark);

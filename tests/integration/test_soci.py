@@ -196,9 +196,15 @@ class FlawedTest(SociCase):
         base = images.Layer(out.getvalue(), sha256(content), images.LAYER_TYPE + '+gzip')
         image = self.layout.add_image('named', [base, *rest])
         self.registry.push_layout(self.layout, 'named', self.name + ':named')
-        manifest, blobs = ztoc.soci_index(image, [(self.layout.json(image)['layers'][0], ztoc.make_ztoc(path, SPAN))])
-        descriptor = self.put(manifest, blobs)
-        self.assert_right(self.mount(self.ref('named'), '--index=' + self.ref(descriptor['digest'])))
+        for older, kinds in ((False, ['plain', 'plain', 'soci']), (True, ['plain'] * 3)):
+            table = ztoc.make_ztoc(path, SPAN, older_layout=older)
+            manifest, blobs = ztoc.soci_index(image, [(self.layout.json(image)['layers'][0], table)])
+            descriptor = self.put(manifest, blobs)
+            mount = self.mount(self.ref('named'), '--index=' + self.ref(descriptor['digest']))
+            self.assertEqual(self.kinds(), kinds)
+            self.assert_right(mount)
+            mount.umount()
+            self.bed.store.path.rename(self.bed.fresh('gone'))
 
     def test_a_span_with_another_digest(self):
         """Nobody sees that before the span is read; then the layer's own bytes decide."""

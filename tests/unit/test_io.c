@@ -295,6 +295,35 @@ static void any_other_byte_is_not_zero(void **state _unused_)
         }
 }
 
+static void temporary_file_has_no_name_where_tmpdir_says(void **state _unused_)
+{
+        _cleanup_free_ char *before = getenv("TMPDIR") ? strdup(getenv("TMPDIR")) : NULL, *place = path_of("tmp");
+        struct error e = ERROR_INIT;
+        struct stat st;
+        int fd, r;
+
+        assert_int_equal(mkdir(place, 0700), 0);
+        assert_int_equal(setenv("TMPDIR", place, 1), 0);
+        assert_string_equal(temporary_directory(), place);
+        fd = temporary_file(&e);
+        assert_true(fd >= 0);
+        assert_int_equal(pwrite_full(fd, "x", 1, 0), 0);
+        assert_int_equal(fstat(fd, &st), 0);
+        assert_int_equal(st.st_nlink, 0);
+        assert_int_equal(st.st_mode & 07777, 0600);
+        close(fd);
+
+        /* Nothing lies in it. */
+        assert_int_equal(rmdir(place), 0);
+        r = temporary_file(&e);
+        assert_int_equal(r, -ENOENT);
+        assert_non_null(strstr(e.message, place));
+
+        assert_int_equal(setenv("TMPDIR", "", 1), 0);
+        assert_string_equal(temporary_directory(), "/var/tmp");
+        assert_int_equal(before ? setenv("TMPDIR", before, 1) : unsetenv("TMPDIR"), 0);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -313,6 +342,7 @@ int main(void)
                 cmocka_unit_test(file_in_the_way_is_no_directory),
                 cmocka_unit_test(path_without_end_or_beginning_is_refused),
                 cmocka_unit_test(any_other_byte_is_not_zero),
+                cmocka_unit_test(temporary_file_has_no_name_where_tmpdir_says),
         };
 
         return cmocka_run_group_tests(tests, make_directory, remove_directory);

@@ -80,7 +80,7 @@ static void sample_clear(struct sample *s)
 }
 #define _cleanup_sample_ _cleanup_(sample_clear)
 
-static int import_as(struct sample *s, struct fake_source *f, const struct digest *digest, const struct blob *layer,
+static int import_as(struct sample *s, struct fake_source *f, const struct digest *digest, struct blob *layer,
                      struct error *e)
 {
         const struct descriptor table = { .digest = *digest, .size = f->data->len };
