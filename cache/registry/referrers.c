@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Listing referrers (distribution-spec "Listing Referrers"): by the API, page by page, or from the index at the fallback
- * tag where a registry does not have it. */
+/* Listing referrers (distribution-spec "Listing Referrers"): by the API, page by page, or from the index at the
+ * fallback tag where a registry does not have it. */
 
 #include <stdio.h>
 #include <string.h>

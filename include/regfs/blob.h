@@ -177,8 +177,8 @@ static inline int source_referrers(struct source *s, const struct digest *subjec
 }
 void descriptors_free(struct descriptor *items, size_t count);
 
-/* The fallback tag of SUBJECT into OUT, at least REFERRERS_TAG_MAX bytes: "sha256-<64 hex digits>"; of a longer digest the
- * first 64 digits. Returns OUT. */
+/* The fallback tag of SUBJECT into OUT, at least REFERRERS_TAG_MAX bytes: "sha256-<64 hex digits>"; of a longer digest
+ * the first 64 digits. Returns OUT. */
 #define REFERRERS_TAG_MAX (sizeof("sha512-") + 64)
 char *referrers_tag(const struct digest *subject, char *out);
 

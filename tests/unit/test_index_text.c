@@ -57,12 +57,12 @@ static void entry_becomes_the_last(void **state _unused_)
 
 static void manifests_of_inner_objects_are_not_meant(void **state _unused_)
 {
-        expect_changed(
-                "{\"x\":{\"manifests\":[1]},\"y\":[[\"manifests\"]],\"z\":\"\\\"manifests\\\":[\",\"t\":true,\"n\":null,"
-                "\"schemaVersion\":2,\"manifests\":[" A "]}",
-                1, NULL,
-                "{\"x\":{\"manifests\":[1]},\"y\":[[\"manifests\"]],\"z\":\"\\\"manifests\\\":[\",\"t\":true,"
-                "\"n\":null,\"schemaVersion\":2,\"manifests\":[" A "," NEW "]}");
+        expect_changed("{\"x\":{\"manifests\":[1]},\"y\":[[\"manifests\"]],\"z\":\"\\\"manifests\\\":[\",\"t\":true,"
+                       "\"n\":null,"
+                       "\"schemaVersion\":2,\"manifests\":[" A "]}",
+                       1, NULL,
+                       "{\"x\":{\"manifests\":[1]},\"y\":[[\"manifests\"]],\"z\":\"\\\"manifests\\\":[\",\"t\":true,"
+                       "\"n\":null,\"schemaVersion\":2,\"manifests\":[" A "," NEW "]}");
 }
 
 static void first_of_two_members_counts_as_it_does_for_the_parser(void **state _unused_)

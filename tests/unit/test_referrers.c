@@ -181,7 +181,8 @@ static void refusal_is_no_empty_list(void **state)
 static bool answer_no_index(struct fake *f _unused_, struct http_exchange *x, unsigned n)
 {
         static const char text[] =
-                "{\"schemaVersion\":2,\"config\":{\"mediaType\":\"application/vnd.oci.image.config.v1+json\",\"digest\":"
+                "{\"schemaVersion\":2,\"config\":{\"mediaType\":\"application/vnd.oci.image.config.v1+json\","
+                "\"digest\":"
                 "\"sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881\",\"size\":1},\"layers\":[{"
                 "\"mediaType\":\"application/vnd.oci.image.layer.v1.tar\",\"digest\":"
                 "\"sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881\",\"size\":1}]}";
