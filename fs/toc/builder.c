@@ -196,7 +196,7 @@ static int compare_children(const void *a, const void *b)
 
 struct conversion {
         struct itable_builder *b;
-        const struct layer_tree *tree;
+        struct layer_tree *tree;
         struct itable tables;
         struct set_map sets;
         struct region rows;     /* by node: row + 1, or 0 */
@@ -282,7 +282,7 @@ static int add_directory(struct conversion *c, uint32_t dir)
         region_truncate(&c->children, 0);
         for (uint32_t i = directory->child; i != ITABLE_NONE; i = layer_node(t, i)->sibling) {
                 const struct node *n = layer_node(t, i);
-                const char *name = t->strings.bytes.data + n->name;
+                const char *name = c->tables.strings + n->name;
                 struct child child = {
                         .key = name_key(name, n->name_length), .name = name, .node = i, .length = n->name_length
                 };
@@ -306,23 +306,27 @@ static int add_directory(struct conversion *c, uint32_t dir)
 
 static int convert(struct conversion *c)
 {
+        struct itable_builder *b = c->b;
         uint32_t row;
         int r;
 
         layer_tree_tables(c->tree, &c->tables);
+        /* Strings are most of what a tree and its rows have in common: they are not copied. */
+        b->strings = c->tree->strings;
+        c->tree->strings = (struct string_table) { 0 };
         if (!region_append(&c->rows, NULL, c->tree->nodes.size / sizeof(struct node) * sizeof(uint32_t)))
                 return -ENOMEM;
         r = set_map_init(&c->sets, &c->tables);
         if (r == 0)
                 r = row_of(c, 0, 0, &row);
         /* The rows are the queue: directories append theirs as they come. */
-        for (uint32_t i = 0; r == 0 && i < region_count(&c->b->inodes, struct inode); i++)
-                if (S_ISDIR(builder_inode(c->b, i)->mode))
+        for (uint32_t i = 0; r == 0 && i < region_count(&b->inodes, struct inode); i++)
+                if (S_ISDIR(builder_inode(b, i)->mode))
                         r = add_directory(c, i);
         return r;
 }
 
-int itable_builder_from_layer(struct itable_builder *b, const struct layer_tree *t, struct error *e)
+int itable_builder_from_layer(struct itable_builder *b, struct layer_tree *t, struct error *e)
 {
         _cleanup_(conversion_free) struct conversion c = { .b = b, .tree = t };
 

@@ -86,7 +86,7 @@ int toc_rows_add(struct toc_rows *rows, const struct toc_entry *entry, struct er
 int toc_rows_finish(struct toc_rows *rows, struct error *e);
 
 /* Valid while ROWS lives. */
-const struct layer_tree *toc_rows_tree(const struct toc_rows *rows);
+struct layer_tree *toc_rows_tree(const struct toc_rows *rows);
 void toc_rows_view(const struct toc_rows *rows, uint64_t blob_size, struct chunk_table *ret);
 
 /* ---- where the table is, and its decoding: estargz.c, zstdchunked.c ---- */

@@ -366,7 +366,7 @@ int toc_rows_finish(struct toc_rows *rows, struct error *e)
         return r < 0 ? r : layer_tree_finish(rows->tree, e);
 }
 
-const struct layer_tree *toc_rows_tree(const struct toc_rows *rows)
+struct layer_tree *toc_rows_tree(const struct toc_rows *rows)
 {
         return rows->tree;
 }

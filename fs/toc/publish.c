@@ -5,7 +5,7 @@
 #include "regfs/store.h"
 #include "regfs/toc.h"
 
-static int write_toc(struct layer_draft *draft, const struct digest *layer, const struct layer_tree *tree,
+static int write_toc(struct layer_draft *draft, const struct digest *layer, struct layer_tree *tree,
                      const struct chunk_table *chunks, enum compression compression, struct error *e)
 {
         _cleanup_(itable_builder_free_ptr) struct itable_builder *builder = NULL;
@@ -23,7 +23,7 @@ static int write_toc(struct layer_draft *draft, const struct digest *layer, cons
 }
 
 /* No content is appended, so every chunk is published as absent. */
-int toc_publish(struct store *s, const struct digest *layer, const char *kind, const struct layer_tree *tree,
+int toc_publish(struct store *s, const struct digest *layer, const char *kind, struct layer_tree *tree,
                 const struct chunk_table *chunks, enum compression compression, struct error *e)
 {
         _cleanup_(layer_draft_free_ptr) struct layer_draft *draft = NULL;

@@ -47,7 +47,7 @@ int toc_write(int fd, const struct itable *itable, const struct chunk_table *chu
 /* A TOC that was made from a table of contents, without a look at the layer's content: publishes {toc, content, map} of
  * LAYER as KIND in the store, all chunks absent (store.h, layer_draft_publish). */
 struct store;
-int toc_publish(struct store *s, const struct digest *layer, const char *kind, const struct layer_tree *tree,
+int toc_publish(struct store *s, const struct digest *layer, const char *kind, struct layer_tree *tree,
                 const struct chunk_table *chunks, enum compression compression, struct error *e);
 
 /* A layer of an image index: what its content space is called in the store. */
