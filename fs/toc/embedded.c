@@ -77,6 +77,7 @@ int embedded_kind(const struct descriptor *descriptor, char ret_kind[LAYER_KIND_
 struct reading {
         const struct embedded_options *options;
         const struct trust *trust;
+        const char *kind;
         struct blob *table;    /* has the table */
         struct blob *external; /* the same where it is not the layer */
         struct toc_place place;
@@ -84,6 +85,7 @@ struct reading {
         struct toc_decoder *decoder;
         struct toc_parser *parser;
         struct toc_rows *rows;
+        struct toc_draft *draft;
         struct hasher *stored, *json; /* NULL where there is nothing to compare with */
         uint64_t decoded;
 
@@ -100,6 +102,7 @@ static void reading_clear(struct reading *d)
                 d->ops->close(d->decoder);
         toc_parser_free(d->parser);
         toc_rows_free(d->rows);
+        toc_draft_free(d->draft);
         hasher_free(d->stored);
         hasher_free(d->json);
         blob_free(d->external);
@@ -110,6 +113,18 @@ static int hash(struct hasher *h, const uint8_t *data, size_t n, struct error *e
         int r = h ? hasher_update(h, data, n) : 0;
 
         return r < 0 ? error_errno(e, -r, "hashing") : 0;
+}
+
+/* Rows go to the draft as they come: of a million, only those that are not complete are in memory. */
+static int keep_chunks(struct reading *d, struct error *e)
+{
+        const struct chunk *chunks;
+        size_t n = toc_rows_complete(d->rows, &chunks);
+        int r = n > 0 ? toc_draft_chunks(d->draft, chunks, n, e) : 0;
+
+        if (r == 0)
+                toc_rows_drop(d->rows);
+        return r;
 }
 
 static int on_json(void *context, const uint8_t *data, size_t n, struct error *e)
@@ -130,7 +145,7 @@ static int on_json(void *context, const uint8_t *data, size_t n, struct error *e
         }
         if (r < 0 && e)
                 *e = d->why;
-        return r;
+        return r < 0 ? r : keep_chunks(d, e);
 }
 
 static int on_entry(void *context, const struct toc_entry *entry, struct error *e)
@@ -143,6 +158,7 @@ static int on_entry(void *context, const struct toc_entry *entry, struct error *
 static int start(struct reading *d, struct error *e)
 {
         const struct trust *t = d->trust;
+        int r;
 
         d->ops = d->place.codec == CODEC_GZIP ? &estargz_decoder : &zstdchunked_decoder;
         d->stored = t->stored.algorithm ? hasher_new(t->stored.algorithm) : NULL;
@@ -151,7 +167,8 @@ static int start(struct reading *d, struct error *e)
             toc_rows_new(d->place.codec, d->place.data_end, &d->rows) < 0 ||
             toc_parser_new(on_entry, d, &d->parser) < 0)
                 return error_oom(e);
-        return d->ops->open(on_json, d, &d->decoder, e);
+        r = toc_draft_new(d->options->store, &d->options->blob->digest, d->kind, &d->draft, e);
+        return r < 0 ? r : d->ops->open(on_json, d, &d->decoder, e);
 }
 
 static int feed(struct reading *d, const uint8_t *data, size_t n, struct error *e)
@@ -402,14 +419,18 @@ static int read_by_position(struct reading *d, struct error *e)
 
 /* ---- publication ---- */
 
-static int publish(struct reading *d, const char *kind, struct error *e)
+static int publish(struct reading *d, struct error *e)
 {
-        const struct embedded_options *o = d->options;
         struct chunk_table chunks;
+        int r = keep_chunks(d, e);
 
-        toc_rows_view(d->rows, o->blob->size, &chunks);
-        return toc_publish(o->store, &o->blob->digest, kind, toc_rows_tree(d->rows), &chunks,
-                           d->place.codec == CODEC_GZIP ? COMPRESSION_GZIP : COMPRESSION_ZSTD, e);
+        if (r < 0)
+                return r;
+        /* The rows of a large table want the memory that its bytes had. */
+        pool_trim(d->options->pool);
+        toc_rows_view(d->rows, d->options->blob->size, &chunks);
+        return toc_draft_publish(d->draft, toc_rows_tree(d->rows), &chunks,
+                                 d->place.codec == CODEC_GZIP ? COMPRESSION_GZIP : COMPRESSION_ZSTD, e);
 }
 
 static int read_table(struct reading *d, struct error *e)
@@ -438,9 +459,9 @@ int embedded_index(const struct embedded_options *options, char ret_kind[LAYER_K
                 return r;
         name_kind(&trust, kind);
         for (bool again = false;; again = true) {
-                _cleanup_(reading_clear) struct reading d = { .options = options,
-                                                              .trust = &trust,
-                                                              .table = options->blob };
+                _cleanup_(reading_clear) struct reading d = {
+                        .options = options, .trust = &trust, .kind = kind, .table = options->blob
+                };
 
                 r = read_table(&d, e);
                 if (r == -EBADMSG && !d.verified && !again) {
@@ -448,7 +469,7 @@ int embedded_index(const struct embedded_options *options, char ret_kind[LAYER_K
                         continue;
                 }
                 if (r == 0)
-                        r = publish(&d, kind, e);
+                        r = publish(&d, e);
                 break;
         }
         if (r == 0)

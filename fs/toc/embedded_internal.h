@@ -85,8 +85,12 @@ int toc_rows_add(struct toc_rows *rows, const struct toc_entry *entry, struct er
 /* Ends the last chunk, and the tree. */
 int toc_rows_finish(struct toc_rows *rows, struct error *e);
 
-/* Valid while ROWS lives. */
-const struct layer_tree *toc_rows_tree(const struct toc_rows *rows);
+/* The chunks that are complete so far, in order; toc_rows_drop makes room where they are kept elsewhere. */
+size_t toc_rows_complete(const struct toc_rows *rows, const struct chunk **ret);
+void toc_rows_drop(struct toc_rows *rows);
+
+/* Valid while ROWS lives; the chunks are those that were not dropped. */
+struct layer_tree *toc_rows_tree(const struct toc_rows *rows);
 void toc_rows_view(const struct toc_rows *rows, uint64_t blob_size, struct chunk_table *ret);
 
 /* ---- where the table is, and its decoding: estargz.c, zstdchunked.c ---- */

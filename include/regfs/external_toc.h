@@ -15,14 +15,14 @@
 
 struct external_toc;
 
-/* For the image at REFERENCE (canonical text). Without a tag, and out of an archive, there are no tables: a tag next to a
- * digest counts. CLIENT is borrowed and outlives it; NULL where REFERENCE is no registry's. Makes no request. */
+/* For the image at REFERENCE (canonical text). Without a tag, and out of an archive, there are no tables; a tag next to
+ * a digest counts. CLIENT is borrowed and outlives it; NULL where REFERENCE is no registry's. Makes no request. */
 int external_toc_new(const char *reference, struct client *client, uint64_t timeout_ms, struct external_toc **ret,
                      struct error *e);
 struct external_toc *external_toc_free(struct external_toc *x);
 DEFINE_CLEANUP(struct external_toc *, external_toc_free)
 
-/* For struct embedded_options; CONTEXT is a struct external_toc. The first call fetches the manifest, and others that come
- * meanwhile wait for it: one request for all layers. Returns 0, or -ENOENT when there is no table of LAYER, or when it
- * cannot be had, which a line in the log tells. The blob must not outlive CONTEXT. Thread-safe. */
+/* For struct embedded_options; CONTEXT is a struct external_toc. The first call fetches the manifest, and others that
+ * come meanwhile wait for it: one request for all layers. Returns 0, or -ENOENT when there is no table of LAYER, or
+ * when it cannot be had, which a line in the log tells. The blob must not outlive CONTEXT. Thread-safe. */
 int external_toc_find(void *context, const struct digest *layer, struct blob **ret);
