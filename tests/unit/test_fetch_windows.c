@@ -13,23 +13,24 @@
 #include "fetch_fixture.h"
 
 #define COUNT 8000u
+#define FEW 2000u
 #define HEADER 512u
 #define READERS 4
 
-/* As an eStargz layer has them: small chunks behind tar headers, and a large one now and then: 28 MB. */
+/* As an eStargz layer has them: small chunks behind tar headers, and a large one now and then. COUNT: 28 MB. */
 static uint32_t mixed_length(size_t k)
 {
         return k % 1000 == 700 ? 1500000 : 500 + (uint32_t) (k * 7919 % 3000);
 }
 
-static void open_mixed(struct bench *b)
+static void open_mixed(struct bench *b, size_t count)
 {
         uint64_t content = 0, at = 0;
 
         b->pool_limit = 64 * MIB;
-        b->rows = calloc(COUNT, sizeof(*b->rows));
+        b->rows = calloc(count, sizeof(*b->rows));
         assert_non_null(b->rows);
-        for (size_t k = 0; k < COUNT; k++) {
+        for (size_t k = 0; k < count; k++) {
                 b->rows[k] = (struct chunk) {
                         .content_offset = content,
                         .content_length = mixed_length(k),
@@ -45,7 +46,7 @@ static void open_mixed(struct bench *b)
         b->blob_bytes = calloc(1, at);
         assert_true(b->bytes && b->blob_bytes);
         fill_noise(b->bytes, content, 1);
-        for (size_t k = 0; k < COUNT; k++) {
+        for (size_t k = 0; k < count; k++) {
                 struct chunk *c = &b->rows[k];
 
                 memcpy(b->blob_bytes + c->blob_offset, b->bytes + c->content_offset, c->content_length);
@@ -53,7 +54,7 @@ static void open_mixed(struct bench *b)
         }
         b->table = (struct chunk_table) {
                 .chunks = b->rows,
-                .chunk_count = COUNT,
+                .chunk_count = count,
                 .content_size = content,
                 .blob_size = at,
         };
@@ -135,7 +136,7 @@ static void forward_reader_gets_every_byte_once_in_large_requests(void **state)
 {
         struct bench *b = *state;
 
-        open_mixed(b);
+        open_mixed(b, COUNT);
         read_all(b, forward, 1);
         expect_thrift(b, 0);
 }
@@ -144,7 +145,7 @@ static void backward_reader_gets_every_byte_once_in_large_requests(void **state)
 {
         struct bench *b = *state;
 
-        open_mixed(b);
+        open_mixed(b, COUNT);
         read_all(b, backward, 1);
         expect_thrift(b, 0);
 }
@@ -153,7 +154,7 @@ static void random_reader_gets_every_byte_once_in_large_requests(void **state)
 {
         struct bench *b = *state;
 
-        open_mixed(b);
+        open_mixed(b, COUNT);
         read_all(b, shuffled, 1);
         expect_thrift(b, 0);
 }
@@ -162,7 +163,7 @@ static void parallel_readers_get_every_byte_once_in_large_requests(void **state)
 {
         struct bench *b = *state;
 
-        open_mixed(b);
+        open_mixed(b, COUNT);
         read_all(b, forward, READERS);
         expect_thrift(b, b->table.blob_size / 50);
 }
@@ -171,7 +172,7 @@ static void parallel_random_readers_get_every_byte_once_in_large_requests(void *
 {
         struct bench *b = *state;
 
-        open_mixed(b);
+        open_mixed(b, COUNT);
         read_all(b, shuffled, READERS);
         expect_thrift(b, b->table.blob_size / 50);
 }
@@ -183,7 +184,7 @@ static void first_miss_is_modest(void **state)
         struct bench *b = *state;
         size_t k = 1;
 
-        open_mixed(b);
+        open_mixed(b, FEW);
         /* The two chunks on both sides of a window's end: a small file could have those. */
         while (b->rows[k].blob_offset < 512 * KIB)
                 k++;
@@ -202,9 +203,9 @@ static void two_misses_apart_take_a_mebibyte_at_most(void **state)
 {
         struct bench *b = *state;
 
-        open_mixed(b);
-        assert_int_equal(read_chunk(b, 5000), 0);
-        assert_int_equal(read_chunk(b, 3000), 0);
+        open_mixed(b, FEW);
+        assert_int_equal(read_chunk(b, 1500), 0);
+        assert_int_equal(read_chunk(b, 300), 0);
         settle(b);
         assert_int_equal(slow_get(b->blob, opened), 2);
         assert_in_range(slow_get(b->blob, asked), 900 * KIB, 1 * MIB);
@@ -214,7 +215,7 @@ static void large_chunk_comes_alone_at_first(void **state)
 {
         struct bench *b = *state;
 
-        open_mixed(b);
+        open_mixed(b, FEW);
         assert_int_equal(read_chunk(b, 1700), 0);
         settle(b);
         assert_int_equal(slow_get(b->blob, asked), 1500000);
@@ -238,7 +239,7 @@ static void what_is_waited_for_does_not_wait_for_a_long_window(void **state)
         struct bench *b = *state;
         size_t k = COUNT - 1;
 
-        open_mixed(b);
+        open_mixed(b, COUNT);
         /* Heat, then a chunk 3 MiB into a window of 4 MiB. */
         for (size_t i = 0; bench_stats(b).bytes < 6 * MIB; i += 500)
                 assert_int_equal(read_chunk(b, i), 0);
@@ -271,12 +272,12 @@ static void nothing_is_taken_along_where_nothing_is_kept(void **state)
         struct bench *b = *state;
 
         b->unwritable = true;
-        open_mixed(b);
-        assert_int_equal(read_chunk(b, 5000), 0);
-        assert_int_equal(read_chunk(b, 5001), 0);
-        assert_int_equal(read_chunk(b, 5002), 0);
+        open_mixed(b, FEW);
+        assert_int_equal(read_chunk(b, 1500), 0);
+        assert_int_equal(read_chunk(b, 1501), 0);
+        assert_int_equal(read_chunk(b, 1502), 0);
         settle(b);
-        assert_int_equal(slow_get(b->blob, asked), mixed_length(5000) + mixed_length(5001) + mixed_length(5002));
+        assert_int_equal(slow_get(b->blob, asked), mixed_length(1500) + mixed_length(1501) + mixed_length(1502));
 }
 
 /* ---- what is there already ---- */
@@ -292,7 +293,7 @@ static void present_chunks_are_not_fetched_again(void **state)
         struct bench *b = *state;
         uint64_t hole;
 
-        open_mixed(b);
+        open_mixed(b, FEW);
         store_chunks(b, 100, 200);
         hole = b->rows[200].blob_offset - b->rows[100].blob_offset;
         assert_int_equal(read_chunk(b, 10), 0);
@@ -312,7 +313,7 @@ static void one_small_chunk_that_is_there_does_not_cut_a_request_in_two(void **s
 {
         struct bench *b = *state;
 
-        open_mixed(b);
+        open_mixed(b, FEW);
         store_chunks(b, 100, 102);
         assert_int_equal(read_chunk(b, 10), 0);
         settle(b);
@@ -327,7 +328,7 @@ static void many_small_chunks_that_are_there_are_left_out(void **state)
 {
         struct bench *b = *state;
 
-        open_mixed(b);
+        open_mixed(b, FEW);
         /* Every other chunk: to carry them along would double the bytes. */
         for (size_t k = 0; k < 200; k += 2)
                 store_chunks(b, k, k + 1);
@@ -342,7 +343,7 @@ static void bad_neighbour_harms_nobody(void **state)
 {
         struct bench *b = *state;
 
-        open_mixed(b);
+        open_mixed(b, FEW);
         slow_set(b->blob, wrong_at, b->rows[40].blob_offset + 5);
         slow_set(b->blob, wrong, UINT32_MAX);
         assert_int_equal(read_chunk(b, 50), 0);
