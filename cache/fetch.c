@@ -195,7 +195,7 @@ void fetch_leave_table(struct fetcher *f, const struct flight *flight, size_t fi
 }
 
 /* Takes the wants for the chunks [first, end) out of the flight, and the chunks out of the table. */
-static struct want *take_wants(struct flight *flight, size_t first, size_t end) REQUIRES(flight->fetcher->lock)
+static struct want *take_wants(struct fetcher *f, struct flight *flight, size_t first, size_t end) REQUIRES(f->lock)
 {
         struct want *taken = NULL, **link;
 
@@ -210,7 +210,7 @@ static struct want *take_wants(struct flight *flight, size_t first, size_t end) 
                 w->next = taken;
                 taken = w;
         }
-        fetch_leave_table(flight->fetcher, flight, first, end);
+        fetch_leave_table(f, flight, first, end);
         return taken;
 }
 
@@ -221,7 +221,7 @@ void fetch_chunk_done(struct flight *flight, size_t chunk, const uint8_t *data)
         struct want *w;
 
         mutex_lock(&f->lock);
-        w = take_wants(flight, chunk, chunk + 1);
+        w = take_wants(f, flight, chunk, chunk + 1);
         f->stats.chunks++;
         f->stats.content += c->content_length;
         mutex_unlock(&f->lock);
@@ -271,7 +271,7 @@ void fetch_chunks_failed(struct flight *flight, size_t first, size_t end, int re
         struct want *w;
 
         mutex_lock(&f->lock);
-        w = take_wants(flight, first, end);
+        w = take_wants(f, flight, first, end);
         f->stats.failures += end - first;
         mutex_unlock(&f->lock);
         while (w) {

@@ -145,17 +145,6 @@ static void read_of_nothing_is_done_at_once(void **state)
         taken_end(&t);
 }
 
-/* Until no flight is under way: queued ones have not asked yet. */
-static void settle(struct bench *b)
-{
-        struct workers_stats w;
-
-        do {
-                nap();
-                workers_get_stats(b->workers, &w);
-        } while (w.busy[0] + w.busy[1] + w.busy[2] + w.queued[0] + w.queued[1] + w.queued[2] > 0);
-}
-
 /* ---- bytes that are wrong ---- */
 
 static void wrong_bytes_are_fetched_once_more(void **state)
