@@ -113,7 +113,7 @@ int ztoc_read(const void *data, size_t n, uint64_t blob_size, struct ztoc **ret,
         return 0;
 }
 
-const struct layer_tree *ztoc_tree(const struct ztoc *z)
+struct layer_tree *ztoc_tree(struct ztoc *z)
 {
         return z->tree;
 }

@@ -31,7 +31,7 @@ struct ztoc *ztoc_free(struct ztoc *z);
 DEFINE_CLEANUP(struct ztoc *, ztoc_free)
 
 /* Valid while Z lives. */
-const struct layer_tree *ztoc_tree(const struct ztoc *z);
+struct layer_tree *ztoc_tree(struct ztoc *z);
 void ztoc_chunks(const struct ztoc *z, struct chunk_table *ret);
 enum compression ztoc_compression(const struct ztoc *z);
 

@@ -80,7 +80,7 @@ struct rows {
         struct itable table;
 };
 
-static inline void rows_make(const struct layer_tree *tree, uint64_t content_size, struct rows *ret)
+static inline void rows_make(struct layer_tree *tree, uint64_t content_size, struct rows *ret)
 {
         struct error e = ERROR_INIT;
 

@@ -15,7 +15,7 @@ static struct ztoc *read_sound(const struct layer *l)
 }
 
 /* The same entries in the same order make the same rows, byte by byte. */
-static void expect_tree_of_tar(const struct layer *l, const struct ztoc *z)
+static void expect_tree_of_tar(const struct layer *l, struct ztoc *z)
 {
         _cleanup_(layer_tree_free_ptr) struct layer_tree *tree = scan_tar(&l->tar);
         _cleanup_rows_ struct rows a = { 0 }, b = { 0 };
