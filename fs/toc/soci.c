@@ -93,10 +93,13 @@ static int read_root(struct ztoc *z, const struct fb_table *root, struct error *
 int ztoc_read(const void *data, size_t n, uint64_t blob_size, struct ztoc **ret, struct error *e)
 {
         _cleanup_(ztoc_free_ptr) struct ztoc *z = calloc(1, sizeof(*z));
+        struct error unheard = ERROR_INIT;
         struct flatbuffer b;
         struct fb_table root;
         int r;
 
+        if (!e)
+                e = &unheard;
         if (!z || layer_tree_new(&z->tree) < 0)
                 return error_oom(e);
         if (n > ZTOC_MAX)

@@ -21,11 +21,15 @@
 struct ztoc;
 
 /* Reads the N bytes at DATA, of whose digest the caller is sure, as the ztoc of a layer whose blob has BLOB_SIZE bytes.
- * DATA must stay until ztoc_free. Returns 0; -EBADMSG (BAD_DATA) with E that names table, field or file, and cause:
- * offsets outside of the buffer, another version than 0.9, an unknown algorithm, sizes that do not fit each other or
- * the blob, spans that overlap, descend, are missing, have no digest or are longer than CHUNK_CONTENT_MAX, files that
- * lie outside of the content or on each other, names that layer_tree_add refuses, and what a ztoc cannot tell truly
- * (sparse files: it has no map of them); -ENOMEM. */
+ * Nothing of DATA is kept. Returns 0; -EBADMSG (BAD_DATA) with E that names table, field, span or file, and cause:
+ * offsets outside of the buffer, strings that are shared so often that there is no end to them, another version than
+ * 0.9, an unknown algorithm, sizes that do not fit each other or the blob, spans that overlap, descend, are missing,
+ * have no digest or are longer than CHUNK_CONTENT_MAX, files that lie outside of the tar, on each other or not in its
+ * order, ids at odds with the pax records, names that layer_tree_add refuses, and what a ztoc cannot tell truly (sparse
+ * files: it has no map of them; a file with a slash at the end of its name, which in the oldest tars is a directory);
+ * -ENOMEM.
+ *
+ * In a gzip layer the content ends where the archive does: what the stream has behind that is index_layer's only. */
 int ztoc_read(const void *data, size_t n, uint64_t blob_size, struct ztoc **ret, struct error *e);
 struct ztoc *ztoc_free(struct ztoc *z);
 DEFINE_CLEANUP(struct ztoc *, ztoc_free)

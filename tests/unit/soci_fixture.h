@@ -74,6 +74,21 @@ static inline int read_exactly(const struct layer *l, uint8_t **ret_copy, struct
         return ztoc_read(*ret_copy, l->ztoc.len, l->blob.len, ret, e);
 }
 
+/* Must be refused with a message that holds WHY. */
+static inline void expect_refused(const struct layer *l, const char *why)
+{
+        _cleanup_free_ uint8_t *copy = NULL;
+        struct error e = ERROR_INIT;
+        struct ztoc *z = NULL;
+
+        assert_int_equal(read_exactly(l, &copy, &z, &e), -EBADMSG);
+        assert_null(z);
+        assert_int_equal(e.kind, ERROR_BAD_DATA);
+        assert_int_equal(strncmp(e.message, "ztoc: ", 6), 0);
+        if (!strstr(e.message, why))
+                fail_msg("says: %s\nnot: %s", e.message, why);
+}
+
 /* What the tree of a ztoc and a tar become, checked. */
 struct rows {
         struct itable_builder *builder;
