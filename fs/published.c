@@ -37,9 +37,14 @@ static const char *layer_annotation(enum published_format format)
         return format == PUBLISHED_REGFS ? PUBLISHED_LAYER : SOCI_LAYER;
 }
 
+static const char *table_type(enum published_format format)
+{
+        return format == PUBLISHED_REGFS ? PUBLISHED_TOC_TYPE : SOCI_TABLE_TYPE;
+}
+
 static int check_tables(const struct published *p, const char *name, struct error *e)
 {
-        const char *type = p->format == PUBLISHED_REGFS ? PUBLISHED_TOC_TYPE : SOCI_TABLE_TYPE;
+        const char *type = table_type(p->format);
         char shown[DIGEST_STRING_MAX];
 
         for (size_t k = 0; k < p->manifest.layer_count; k++) {
@@ -47,6 +52,9 @@ static int check_tables(const struct published *p, const char *name, struct erro
                 struct digest layer;
                 struct error why = ERROR_INIT;
 
+                /* SOCI's index may list other things, which have no need to be understood. */
+                if (!str_eq(d->media_type, type) && p->format == PUBLISHED_SOCI)
+                        continue;
                 if (!str_eq(d->media_type, type))
                         return error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: table %s has media type %s instead of %s",
                                          name, digest_format(&d->digest, shown), d->media_type, type);
@@ -111,7 +119,8 @@ const struct descriptor *published_toc(const struct published *p, const struct d
 
         digest_format(layer, text);
         for (size_t k = 0; k < p->manifest.layer_count; k++)
-                if (str_eq(descriptor_annotation(&p->manifest.layers[k], layer_annotation(p->format)), text))
+                if (str_eq(p->manifest.layers[k].media_type, table_type(p->format)) &&
+                    str_eq(descriptor_annotation(&p->manifest.layers[k], layer_annotation(p->format)), text))
                         return &p->manifest.layers[k];
         return NULL;
 }

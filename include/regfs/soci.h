@@ -34,7 +34,7 @@ int ztoc_read(const void *data, size_t n, uint64_t blob_size, struct ztoc **ret,
 struct ztoc *ztoc_free(struct ztoc *z);
 DEFINE_CLEANUP(struct ztoc *, ztoc_free)
 
-/* Valid while Z lives. */
+/* Valid while Z lives; the tree may be used up (itable_builder_from_layer), once. */
 struct layer_tree *ztoc_tree(struct ztoc *z);
 void ztoc_chunks(const struct ztoc *z, struct chunk_table *ret);
 enum compression ztoc_compression(const struct ztoc *z);

@@ -12,6 +12,10 @@
 #define OTHER "sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
 #define TABLE "sha256:cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc"
 
+#define QUOTE_(x) #x
+#define QUOTE(x) QUOTE_(x)
+#define VERSION QUOTE(TOC_VERSION)
+
 /* ---- a source with one blob ---- */
 
 struct fake_source {
@@ -160,8 +164,8 @@ static void a_manifest_names_its_tables_by_layer(void **state)
                 const char *text, *kind;
                 enum published_format format;
         } cases[] = {
-                { INDEX(PUBLISHED_TYPE, "2", PUBLISHED_TOC_TYPE, "\"" PUBLISHED_LAYER "\":\"" LAYER "\""), "regfs-cc",
-                  PUBLISHED_REGFS },
+                { INDEX(PUBLISHED_TYPE, VERSION, PUBLISHED_TOC_TYPE, "\"" PUBLISHED_LAYER "\":\"" LAYER "\""),
+                  "regfs-cc", PUBLISHED_REGFS },
                 { INDEX(SOCI_TYPE_V1, "", "application/octet-stream",
                         "\"com.amazon.soci.image-layer-digest\":\"" LAYER "\""),
                   "soci-cc", PUBLISHED_SOCI },
@@ -192,15 +196,31 @@ static void a_manifest_names_its_tables_by_layer(void **state)
         }
 }
 
+/* Newer ones list other things beside their ztocs. */
+static void soci_may_have_layers_of_other_types(void **state)
+{
+        static const char text[] = INDEX(SOCI_TYPE_V2, "", "application/vnd.amazon.soci.prefetch.v1+json",
+                                         "\"com.amazon.soci.image-layer-digest\":\"" LAYER "\"");
+        _cleanup_(published_clear) struct published p = { 0 };
+        struct error e = ERROR_INIT;
+        struct digest layer;
+
+        (void) state;
+        assert_int_equal(digest_parse(LAYER, &layer, NULL), 0);
+        if (parse(text, &p, &e) < 0)
+                fail_msg("%s", e.message);
+        assert_null(published_toc(&p, &layer));
+}
+
 static void what_is_no_index_is_refused(void **state)
 {
         (void) state;
-        expect_bad(INDEX("text/plain", "2", PUBLISHED_TOC_TYPE, ""), "no index that regfs knows");
+        expect_bad(INDEX("text/plain", VERSION, PUBLISHED_TOC_TYPE, ""), "no index that regfs knows");
         expect_bad(INDEX(PUBLISHED_TYPE, "1", PUBLISHED_TOC_TYPE, "\"" PUBLISHED_LAYER "\":\"" LAYER "\""),
                    "version 1");
-        expect_bad(INDEX(PUBLISHED_TYPE, "2", "text/plain", "\"" PUBLISHED_LAYER "\":\"" LAYER "\""), "media type");
-        expect_bad(INDEX(PUBLISHED_TYPE, "2", PUBLISHED_TOC_TYPE, ""), PUBLISHED_LAYER);
-        expect_bad(INDEX(PUBLISHED_TYPE, "2", PUBLISHED_TOC_TYPE, "\"" PUBLISHED_LAYER "\":\"sha256:zz\""), "zz");
+        expect_bad(INDEX(PUBLISHED_TYPE, VERSION, "text/plain", "\"" PUBLISHED_LAYER "\":\"" LAYER "\""), "media type");
+        expect_bad(INDEX(PUBLISHED_TYPE, VERSION, PUBLISHED_TOC_TYPE, ""), PUBLISHED_LAYER);
+        expect_bad(INDEX(PUBLISHED_TYPE, VERSION, PUBLISHED_TOC_TYPE, "\"" PUBLISHED_LAYER "\":\"sha256:zz\""), "zz");
         expect_bad("{\"schemaVersion\":2,\"manifests\":[]}", "the index");
 }
 
@@ -422,6 +442,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(a_manifest_names_its_tables_by_layer),
+                cmocka_unit_test(soci_may_have_layers_of_other_types),
                 cmocka_unit_test(what_is_no_index_is_refused),
                 cmocka_unit_test(a_manifest_that_is_made_can_be_read),
                 cmocka_unit_test(a_bound_manifest_is_the_image_and_an_annotation),
