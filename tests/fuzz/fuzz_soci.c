@@ -18,7 +18,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
                 }                                                    \
         } while (0)
 
-static void check_tree(const struct layer_tree *tree, uint64_t content_size)
+static void check_tree(struct layer_tree *tree, uint64_t content_size)
 {
         _cleanup_(itable_builder_free_ptr) struct itable_builder *builder = NULL;
         struct itable table;
