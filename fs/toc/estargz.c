@@ -2,9 +2,9 @@
 
 /* eStargz: gzip members, the one before the footer a tar with the table (stargz-snapshotter, docs/estargz.md).
  *
- * The footer is an empty gzip member whose extra field has the table's offset in 16 hex digits and "STARGZ": 51 bytes, the
- * extra field one subfield "SG"; or 47 bytes, without the subfield's header, as the first stargz wrote it. One of 46 bytes
- * has "STARGZEXTERNALTOC" instead: the same gzip'd tar with the table is a blob of an image of its own. */
+ * The footer is an empty gzip member whose extra field has the table's offset in 16 hex digits and "STARGZ": 51 bytes,
+ * the extra field one subfield "SG"; or 47 bytes, without the subfield's header, as the first stargz wrote it. One of
+ * 46 bytes has "STARGZEXTERNALTOC" instead: the same gzip'd tar with the table is a blob of an image of its own. */
 
 #include <sys/stat.h>
 #include <zlib.h>

@@ -8,11 +8,11 @@
  * own digest binds it:
  *
  *     containerd.io/snapshot/stargz/toc.digest             of the uncompressed JSON
- *     io.github.containers.zstd-chunked.manifest-checksum  of the compressed one, and …manifest-position says where it is;
+ *     io.github.containers.zstd-chunked.manifest-checksum  of the compressed one; …manifest-position says where it is;
  *                                                          the older prefix is io.containers.zstd-chunked.
  *
- * stargz's own zstd:chunked has both. Without a digest the layer is what its compression says: index_layer. The table of
- * an eStargz may lie in a blob of another image (external_toc.h): it is bound by the same annotation. */
+ * stargz's own zstd:chunked has both. Without a digest the layer is what its compression says: index_layer. The table
+ * of an eStargz may lie in a blob of another image (external_toc.h): it is bound by the same annotation. */
 
 #include <stdatomic.h>
 
@@ -56,9 +56,10 @@ struct embedded_options {
  * what stands before the first is chunk_table.prefetch.
  *
  * Returns 0. In two cases index_layer can still do the layer, as what its compression says: -ENOENT with E untouched
- * when there is no table that can be used (no digest is annotated, or the table lies elsewhere and cannot be had), and -EBADMSG with E that names blob, entry and cause. That is a table that is not what the
- * annotation says; JSON that is malformed, or nests, or has numbers, names and counts past their bounds; chunks
- * outside of the blob's data, that overlap or descend, whose sizes do not add up, that cannot hold what they claim;
- * what layer_tree_add refuses; and what is not served lazily: chunks without a digest, or longer than
- * CHUNK_CONTENT_MAX and no zeros. Otherwise -errno with E. */
+ * when there is no table that can be used (no digest is annotated, or the table lies elsewhere and cannot be had), and
+ * -EBADMSG with E that names blob, entry and cause. That is a table that is not what the annotation says; JSON that is
+ * malformed, or nests, or has numbers, names and counts past their bounds; chunks outside of the blob's data, that
+ * overlap or descend, whose sizes do not add up, that cannot hold what they claim; what layer_tree_add refuses; and
+ * what is not served lazily: chunks without a digest, or longer than CHUNK_CONTENT_MAX and no zeros. Otherwise -errno
+ * with E. */
 int embedded_index(const struct embedded_options *options, char ret_kind[LAYER_KIND_MAX], struct error *e);

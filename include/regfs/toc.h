@@ -49,8 +49,8 @@ int toc_write_chunks(int fd, uint64_t first, const struct chunk *chunks, size_t 
 int toc_write(int fd, const struct itable *itable, const struct chunk_table *chunks, const struct digest *layer,
               enum compression compression, struct error *e);
 
-/* A TOC that is made from a table of contents, without a look at the layer's content: {toc, content, map} of LAYER as KIND
- * in the store, all chunks absent (store.h). Its chunk rows come in order, in pieces of any size. */
+/* A TOC that is made from a table of contents, without a look at the layer's content: {toc, content, map} of LAYER as
+ * KIND in the store, all chunks absent (store.h). Its chunk rows come in order, in pieces of any size. */
 struct store;
 struct toc_draft;
 

@@ -17,8 +17,8 @@ TYPES = {tarfile.REGTYPE: 'reg', tarfile.DIRTYPE: 'dir', tarfile.SYMTYPE: 'symli
 
 
 class Estargz:
-    """A layer of these tar entries; CHANGE edits the table, a list of objects by name of file, before it is written, or gives other
-    JSON in its place."""
+    """A layer of these tar entries; CHANGE edits the table, a list of objects, before it is written, or gives other JSON in its
+    place."""
 
     def __init__(self, *entries, change=None):
         self.blob, self.table, self.tar = b'', [], b''
@@ -79,7 +79,7 @@ class TableTest(TestCase):
     def refused(self, cause, change):
         mount = self.bed.mount(self.reference('refused', Estargz(*FILES, change=change)))
         self.assertEqual(self.kinds(), ['plain'])
-        self.assertRegex(mount.log(), 'warning .*%s.*: its table of contents is not used, the layer is read whole' % cause)
+        self.assertRegex(mount.log(), 'warning .*%s.*: this table of contents is not used, the layer is read whole' % cause)
         self.assertEqual([mount.read(p) for p in ('d/alpha', 'noise', 'last')], [ALPHA, NOISE, b'last\n'])
 
     def test_json_that_nests_without_end(self):
