@@ -6,9 +6,6 @@
 #include "fetch_internal.h"
 #include "regfs/log.h"
 
-#define WINDOW_MIN (2 * MIB)
-#define WINDOW_MAX (16 * MIB)
-
 /* Refcounted: its caller holds one reference, each want another, and fetch_start one while it runs. */
 struct fetch_read {
         atomic_uint references;
@@ -30,6 +27,7 @@ struct fetch_read {
 int fetcher_new(const struct fetcher_options *options, struct fetcher **ret, struct error *e)
 {
         struct fetcher *f = calloc(1, sizeof(*f));
+        struct pool_stats pool;
 
         if (!f)
                 return error_oom(e);
@@ -37,27 +35,43 @@ int fetcher_new(const struct fetcher_options *options, struct fetcher **ret, str
         if (f->options.timeout_ms == 0)
                 f->options.timeout_ms = 60000;
         f->in_flight = map_new();
-        if (!f->in_flight) {
+        f->distrusted = map_new();
+        if (!f->in_flight || !f->distrusted) {
+                map_free(f->in_flight, NULL);
+                map_free(f->distrusted, NULL);
                 free(f);
                 return error_oom(e);
         }
         mutex_init(&f->lock);
         cond_init(&f->idle);
         for (size_t k = 0; k < ELEMENTSOF(f->streams); k++)
-                f->streams[k].next_chunk = SIZE_MAX;
+                f->streams[k].next = SIZE_MAX;
+        pool_get_stats(options->pool, &pool);
+        f->keeps_nothing = !content_keeps(options->content);
+        f->window_max = FLIGHT_BLOB_MAX;
+        while (f->window_max > FLIGHT_WINDOW_MIN && f->window_max > pool.limit / 8)
+                f->window_max /= 2;
         *ret = f;
         return 0;
 }
 
 struct fetcher *fetcher_free(struct fetcher *f)
 {
+        struct fetch_stats stats;
+
         if (!f)
                 return NULL;
         mutex_lock(&f->lock);
         while (f->active > 0)
                 cond_wait(&f->idle, &f->lock);
         map_free(f->in_flight, NULL);
+        map_free(f->distrusted, NULL);
+        stats = f->stats;
         mutex_unlock(&f->lock);
+        if (stats.requests > 0)
+                log_debug("%s: %ju requests for %ju bytes brought %ju chunks of %ju bytes", f->options.blob->name,
+                          (uintmax_t) stats.requests, (uintmax_t) stats.bytes, (uintmax_t) stats.chunks,
+                          (uintmax_t) stats.content);
         cond_destroy(&f->idle);
         mutex_destroy(&f->lock);
         free(f);
@@ -173,8 +187,7 @@ static void read_copy(struct fetch_read *r, const struct fetch_part *part, const
 
 /* ---- what flights say ---- */
 
-/* From now on FLIGHT does not bring the chunks [first, end). */
-static void leave_table(struct fetcher *f, const struct flight *flight, size_t first, size_t end) REQUIRES(f->lock)
+void fetch_leave_table(struct fetcher *f, const struct flight *flight, size_t first, size_t end)
 {
         for (size_t k = first; k < end; k++)
                 if (map_get(f->in_flight, &k, sizeof(k)) == flight)
@@ -182,12 +195,10 @@ static void leave_table(struct fetcher *f, const struct flight *flight, size_t f
 }
 
 /* Takes the wants for the chunks [first, end) out of the flight, and the chunks out of the table. */
-static struct want *take_wants(struct flight *flight, size_t first, size_t end, bool failed)
+static struct want *take_wants(struct fetcher *f, struct flight *flight, size_t first, size_t end) REQUIRES(f->lock)
 {
-        struct fetcher *f = flight->fetcher;
         struct want *taken = NULL, **link;
 
-        mutex_lock(&f->lock);
         for (link = &flight->wants; *link;) {
                 struct want *w = *link;
 
@@ -199,20 +210,21 @@ static struct want *take_wants(struct flight *flight, size_t first, size_t end, 
                 w->next = taken;
                 taken = w;
         }
-        leave_table(f, flight, first, end);
-        if (failed)
-                f->stats.failures += end - first;
-        else
-                f->stats.chunks += end - first;
-        mutex_unlock(&f->lock);
+        fetch_leave_table(f, flight, first, end);
         return taken;
 }
 
 void fetch_chunk_done(struct flight *flight, size_t chunk, const uint8_t *data)
 {
-        const struct chunk *c = &flight->fetcher->options.table->chunks[chunk];
-        struct want *w = take_wants(flight, chunk, chunk + 1, false);
+        struct fetcher *f = flight->fetcher;
+        const struct chunk *c = &f->options.table->chunks[chunk];
+        struct want *w;
 
+        mutex_lock(&f->lock);
+        w = take_wants(f, flight, chunk, chunk + 1);
+        f->stats.chunks++;
+        f->stats.content += c->content_length;
+        mutex_unlock(&f->lock);
         while (w) {
                 struct want *next = w->next;
 
@@ -224,10 +236,44 @@ void fetch_chunk_done(struct flight *flight, size_t chunk, const uint8_t *data)
         }
 }
 
+bool fetch_chunk_wanted(struct flight *flight, size_t chunk)
+{
+        struct fetcher *f = flight->fetcher;
+        const struct want *w;
+
+        mutex_lock(&f->lock);
+        for (w = flight->wants; w && w->chunk != chunk; w = w->next)
+                ;
+        if (!w)
+                fetch_leave_table(f, flight, chunk, chunk + 1);
+        mutex_unlock(&f->lock);
+        return w;
+}
+
+bool fetch_chunk_distrust(struct flight *flight, size_t chunk)
+{
+        struct fetcher *f = flight->fetcher;
+        bool tell;
+
+        mutex_lock(&f->lock);
+        /* Where that is not remembered, the chunk is asked for in vain once more. */
+        (void) map_put(f->distrusted, &chunk, sizeof(chunk), f, NULL);
+        f->stats.recovered++;
+        tell = !f->recovery_told;
+        f->recovery_told = true;
+        mutex_unlock(&f->lock);
+        return tell;
+}
+
 void fetch_chunks_failed(struct flight *flight, size_t first, size_t end, int result, const struct error *e)
 {
-        struct want *w = take_wants(flight, first, end, true);
+        struct fetcher *f = flight->fetcher;
+        struct want *w;
 
+        mutex_lock(&f->lock);
+        w = take_wants(f, flight, first, end);
+        f->stats.failures += end - first;
+        mutex_unlock(&f->lock);
         while (w) {
                 struct want *next = w->next;
 
@@ -246,7 +292,7 @@ bool fetch_flight_cut(struct flight *flight, size_t chunk)
         mutex_lock(&f->lock);
         cut = !flight->wants;
         if (cut) {
-                leave_table(f, flight, chunk, flight->first + flight->count);
+                fetch_leave_table(f, flight, chunk, flight->first + flight->count);
                 flight->count = chunk - flight->first;
         }
         mutex_unlock(&f->lock);
@@ -267,75 +313,14 @@ void fetch_flight_done(struct flight *flight)
 
 /* ---- starting flights ---- */
 
-static bool is_absent(struct fetcher *f, size_t i) REQUIRES(f->lock)
-{
-        return f->options.table->chunks[i].codec != CODEC_ZEROS && !content_has(f->options.content, i) &&
-               !map_get(f->in_flight, &i, sizeof(i));
-}
-
-static bool same_range(const struct chunk *a, const struct chunk *b)
-{
-        return (a->flags & b->flags & CHUNK_SLICE) && a->blob_offset == b->blob_offset;
-}
-
-/* The chunks that a flight for chunk I takes along: slices of one range travel together, neighbours up to the last
- * one wanted while they are absent and the request stays small. */
-static void flight_extent(struct fetcher *f, size_t i, size_t last, size_t *ret_first, size_t *ret_count)
-        REQUIRES(f->lock)
-{
-        const struct chunk *c = f->options.table->chunks;
-        size_t total = f->options.table->chunk_count, first = i, end = i + 1;
-
-        if (c[i].flags & CHUNK_SLICE) {
-                while (first > 0 && same_range(&c[first - 1], &c[i]))
-                        first--;
-                while (end < total && same_range(&c[end], &c[i]))
-                        end++;
-        } else {
-                uint64_t from = c[i].blob_offset;
-
-                while (end <= last && end < total && !(c[end].flags & CHUNK_SLICE) && c[end].blob_offset >= from &&
-                       c[end].blob_offset <= c[end - 1].blob_offset + c[end - 1].blob_length + FLIGHT_GAP_MAX &&
-                       c[end].blob_offset + c[end].blob_length - from <= FLIGHT_BLOB_MAX && is_absent(f, end))
-                        end++;
-        }
-        *ret_first = first;
-        *ret_count = end - first;
-}
-
-/* Enters a flight that covers chunk I, and perhaps its neighbours up to LAST, in the table. The caller submits it.
- * NULL when out of memory. */
-static struct flight *flight_new(struct fetcher *f, size_t i, size_t last) REQUIRES(f->lock)
-{
-        struct flight *flight = calloc(1, sizeof(*flight));
-
-        if (!flight)
-                return NULL;
-        flight->work.run = flight_run;
-        flight->fetcher = f;
-        flight->request = log_current_request();
-        flight_extent(f, i, last, &flight->first, &flight->count);
-        for (size_t k = flight->first; k < flight->first + flight->count; k++) {
-                /* Another chunk of a run of slices may have its own flight: that one stays where it is. */
-                if (map_get(f->in_flight, &k, sizeof(k)))
-                        continue;
-                if (map_put(f->in_flight, &k, sizeof(k), flight, NULL) < 0) {
-                        leave_table(f, flight, flight->first, k);
-                        free(flight);
-                        return NULL;
-                }
-        }
-        f->active++;
-        f->stats.flights++;
-        return flight;
-}
-
 /* What a part of a read misses, and the flights that were begun for it: they are submitted when all of it waits
  * for them, so that none of them is over before. */
 struct missing {
         struct fetch_read *read;
         const struct fetch_part *part;
-        size_t first, last; /* chunk that a flight was begun for, or SIZE_MAX; last chunk of the part */
+        size_t last;  /* chunk of the part */
+        size_t first; /* that a flight was begun for, or SIZE_MAX */
+        size_t next;  /* behind the flights that were begun */
         struct flight *begun, **end_of_begun;
 };
 
@@ -362,7 +347,7 @@ static int want_chunk(struct missing *m, size_t i, bool fetch)
         joined = flight;
         stored = !flight && !fetch && content_has(f->options.content, i);
         if (!flight && !stored)
-                flight = flight_new(f, i, m->last);
+                flight = plan_demand(f, i, m->last);
         if (!flight) {
                 mutex_unlock(&f->lock);
                 free(w);
@@ -383,6 +368,7 @@ static int want_chunk(struct missing *m, size_t i, bool fetch)
                 *m->end_of_begun = flight;
                 m->end_of_begun = &flight->next;
                 m->first = MIN(m->first, i);
+                m->next = MAX(m->next, flight->first + flight->count);
         }
         mutex_unlock(&f->lock);
         if (joined)
@@ -397,63 +383,6 @@ static void submit_begun(struct missing *m)
                 next = flight->next;
                 workers_submit(flight->fetcher->options.workers, &flight->work, PRIORITY_DEMAND);
         }
-}
-
-/* ---- readahead ---- */
-
-/* The first chunk that begins at END or behind it. */
-static size_t chunk_behind(const struct chunk_table *t, uint64_t end)
-{
-        size_t i = chunk_find(t, end);
-
-        return i < t->chunk_count && t->chunks[i].content_offset < end ? i + 1 : i;
-}
-
-/* A miss at chunk FIRST, the last chunk wanted being LAST: how many content bytes are worth fetching ahead? */
-static uint64_t stream_window(struct fetcher *f, size_t first, size_t last)
-{
-        const struct chunk *c = &f->options.table->chunks[last];
-        struct stream *s = NULL;
-        uint64_t window;
-
-        mutex_lock(&f->lock);
-        for (size_t k = 0; k < ELEMENTSOF(f->streams) && !s; k++)
-                if (f->streams[k].next_chunk == first)
-                        s = &f->streams[k];
-        if (s) {
-                s->window = MIN(MAX(2 * s->window, (uint64_t) WINDOW_MIN), (uint64_t) WINDOW_MAX);
-        } else {
-                s = &f->streams[f->stream_turn++ % ELEMENTSOF(f->streams)];
-                s->window = 0;
-        }
-        window = s->window;
-        /* The next miss of this reader comes behind what is fetched now. */
-        s->next_chunk = chunk_behind(f->options.table, c->content_offset + c->content_length + window);
-        if (f->keeps_nothing)
-                window = 0;
-        mutex_unlock(&f->lock);
-        return window;
-}
-
-void fetch_ahead(struct fetcher *f, uint64_t offset, uint64_t length, enum priority priority)
-{
-        const struct chunk_table *t = f->options.table;
-        size_t i = chunk_find(t, offset), end = chunk_behind(t, offset + length);
-
-        if (length == 0)
-                return;
-        mutex_lock(&f->lock);
-        for (; i < end; i++) {
-                struct flight *flight;
-
-                if (!is_absent(f, i))
-                        continue;
-                flight = flight_new(f, i, end - 1);
-                if (!flight)
-                        break;
-                workers_submit(f->options.workers, &flight->work, priority);
-        }
-        mutex_unlock(&f->lock);
 }
 
 /* ---- starting reads ---- */
@@ -482,9 +411,8 @@ static int start_chunk(struct missing *m, size_t i)
 static int start_part(struct fetch_read *read, const struct fetch_part *part)
 {
         const struct chunk_table *t = part->fetcher->options.table;
-        size_t first = chunk_find(t, part->offset), end = chunk_behind(t, part->offset + part->length);
+        size_t first = chunk_find(t, part->offset), end = plan_behind(t, part->offset + part->length);
         struct missing m = { .read = read, .part = part, .first = SIZE_MAX, .last = end - 1, .end_of_begun = &m.begun };
-        uint64_t window;
         int r = 0;
 
         /* What no chunk covers reads as zeros. */
@@ -492,13 +420,9 @@ static int start_part(struct fetch_read *read, const struct fetch_part *part)
         for (size_t i = first; i < end && r == 0; i++)
                 r = start_chunk(&m, i);
         submit_begun(&m);
-        if (r < 0 || m.first == SIZE_MAX)
-                return r;
-        window = stream_window(part->fetcher, m.first, m.last);
-        if (window > 0)
-                fetch_ahead(part->fetcher, t->chunks[m.last].content_offset + t->chunks[m.last].content_length, window,
-                            PRIORITY_READAHEAD);
-        return 0;
+        if (r == 0 && m.first != SIZE_MAX)
+                plan_ahead(part->fetcher, m.first, m.next);
+        return r;
 }
 
 int fetch_start(const struct fetch_part *parts, size_t count, struct pool_buf *buffer, uint8_t *out,

@@ -1,34 +1,47 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* What fetch.c (readers, and who waits for what) and flight.c (what a worker does) share. */
+/* What fetch.c (readers, and who waits for what), plan.c (what is fetched together) and flight.c (what a worker does)
+ * share. */
 
 #include "regfs/fetch.h"
 #include "regfs/map.h"
 #include "regfs/thread.h"
 
-/* A flight fetches at most this many blob bytes in one request, slices apart. */
+/* The largest window whose chunks travel in one request. A unit that begins in it may end behind it. */
 #define FLIGHT_BLOB_MAX (4 * MIB)
-/* Blob bytes between two chunks that are cheaper to carry along than to ask for twice. */
+#define FLIGHT_WINDOW_MIN (512 * KIB)
+/* Blob bytes between two chunks that are cheaper to carry along than to ask for the next one. */
 #define FLIGHT_GAP_MAX (64 * KIB)
 
 /* A sequential reader, recognised by missing where the last flight ended. */
 struct stream {
-        size_t next_chunk;
-        uint64_t window; /* content bytes to fetch ahead */
+        size_t next;     /* chunk; SIZE_MAX: there is no such reader */
+        uint64_t window; /* blob bytes to fetch ahead */
+};
+
+/* Neighbouring rows [first, end), and their blob range [from, to). */
+struct span {
+        size_t first, end;
+        uint64_t from, to;
 };
 
 struct fetcher {
         struct fetcher_options options;
+        uint64_t window_max; /* a power of two: what a flight asks for leaves room for others in the pool */
         struct mutex lock;
         struct cond idle;
         struct map *in_flight GUARDED_BY(lock); /* chunk index (size_t) → struct flight */
         size_t active GUARDED_BY(lock);         /* flights that exist */
+        struct map *
+                distrusted GUARDED_BY(lock); /* chunk index → fetcher: chunks that were right by another road only */
+        uint64_t asked GUARDED_BY(lock);     /* blob bytes, of flights begun for readers */
         struct stream streams[8] GUARDED_BY(lock);
         size_t stream_turn GUARDED_BY(lock);
         struct fetch_stats stats GUARDED_BY(lock);
         bool keeps_nothing GUARDED_BY(lock); /* the last chunk could not be stored */
         bool failure_told GUARDED_BY(lock);  /* … and the log says why */
+        bool recovery_told GUARDED_BY(lock); /* the log says that the table is wrong */
 };
 
 /* A part of a read waits for one chunk of a flight. Holds a reference on the read, which holds the part. */
@@ -45,18 +58,49 @@ struct flight {
         struct work work;
         struct fetcher *fetcher;
         size_t first, count;
+        uint64_t from, to;   /* blob range that holds what is to be fetched */
+        bool distrusted;     /* its one chunk is not even asked for */
         struct flight *next; /* of those that one read has begun, until they are submitted */
         uint64_t request;    /* of the log: who began it */
         struct want *wants;  /* guarded by fetcher->lock */
 };
 
+/* ---- plan.c ---- */
+
+/* What is decoded together with chunk I: itself, or the run of slices that it belongs to. */
+struct span plan_unit(const struct chunk_table *t, size_t i);
+
+/* Enters a flight for chunk I, which a read up to LAST waits for, in the table, together with what is fetched along
+ * with it. The caller submits it. NULL when out of memory. */
+struct flight *plan_demand(struct fetcher *f, size_t i, size_t last) REQUIRES(f->lock);
+
+/* A reader has missed chunk FIRST, and flights up to NEXT were begun for it: fetches ahead of one that reads in
+ * order. */
+void plan_ahead(struct fetcher *f, size_t first, size_t next);
+
+/* The first chunk that begins at content offset END or behind it. */
+size_t plan_behind(const struct chunk_table *t, uint64_t end);
+
+/* ---- flight.c ---- */
+
 /* The work function of a flight. */
 void flight_run(struct work *work);
 
-/* A flight calls one of the two for each of its chunks exactly once: they wake who waits for it. DATA is the
+/* ---- fetch.c ---- */
+
+/* From now on FLIGHT does not bring the chunks [first, end). */
+void fetch_leave_table(struct fetcher *f, const struct flight *flight, size_t first, size_t end) REQUIRES(f->lock);
+
+/* A flight calls one of the two for each of its chunks exactly once, unless nobody wants it: they wake who waits. DATA is the
  * decoded chunk. Who comes after the chunks [first, end) have failed begins a flight of their own. */
 void fetch_chunk_done(struct flight *flight, size_t chunk, const uint8_t *data);
 void fetch_chunks_failed(struct flight *flight, size_t first, size_t end, int result, const struct error *e);
+
+/* True when somebody waits for CHUNK; otherwise it is not the flight's any more. */
+bool fetch_chunk_wanted(struct flight *flight, size_t chunk);
+
+/* CHUNK had to be got by another road. True when the log is to say so. */
+bool fetch_chunk_distrust(struct flight *flight, size_t chunk);
 
 /* Ends the flight before CHUNK when nobody waits for that one or a later one. True when it did: they are no longer
  * the flight's. */

@@ -10,9 +10,10 @@
 #include "regfs/codec.h"
 #include "regfs/log.h"
 
-/* Slices are decoded from a stream that may be long: it passes through a window of this size. */
-#define SLICE_WINDOW (1 * MIB)
-/* … and is waited for in pieces that are worth a decoder's while. */
+/* Slices may be decoded from a range that is too long for one buffer: it comes in requests of this size, or up to
+ * twice that. */
+#define STREAM_REQUEST (1 * MIB)
+/* The range of slices is waited for in pieces that are worth a decoder's while. */
 #define SLICE_PIECE (64 * KIB)
 
 /* Bytes of the blob from `offset` on, on their way into the start of `buffer`; behind `room` bytes a chunk is
@@ -26,6 +27,8 @@ struct arrival {
         uint64_t length;
         uint64_t received;
         bool abandoned; /* a range was closed before its end: something may still write into the buffer */
+        bool bad;       /* chunks remain that can't be had from their range */
+        struct error cause;
 };
 
 static const struct chunk *chunk_row(const struct flight *flight, size_t i)
@@ -49,24 +52,25 @@ static uint32_t largest_content(const struct flight *flight)
         return largest;
 }
 
-static uint64_t range_end(const struct flight *flight)
+/* How much of the range is asked for at once: all of it, or an even part of what is too long for that. */
+static size_t request_max(const struct flight *flight)
 {
-        uint64_t end = 0;
+        uint64_t length = flight->to - flight->from, parts = length / STREAM_REQUEST;
 
-        for (size_t i = flight->first; i < flight->first + flight->count; i++)
-                end = MAX(end, chunk_row(flight, i)->blob_offset + chunk_row(flight, i)->blob_length);
-        return end;
+        if (length <= FLIGHT_BLOB_MAX || !(chunk_row(flight, flight->first)->flags & CHUNK_SLICE))
+                return (size_t) length;
+        return (size_t) ((length + parts - 1) / parts);
 }
 
-/* One buffer for everything: a range of at most ROOM bytes, and one decoded chunk. Waiting for it needs no patience:
- * who has room gives it back, and a slow link is no error. */
-static int arrival_init(struct arrival *a, struct flight *flight, size_t room, struct error *e)
+/* One buffer for everything: a range, and one decoded chunk. Waiting for it needs no patience: who has room gives it
+ * back, and a slow link is no error. */
+static int arrival_init(struct arrival *a, struct flight *flight, struct error *e)
 {
         const struct fetcher_options *o = &flight->fetcher->options;
 
         a->flight = flight;
-        a->room = room;
-        return pool_get(o->pool, room + largest_content(flight), DEADLINE_NEVER, &a->buffer, e);
+        a->room = request_max(flight);
+        return pool_get(o->pool, a->room + largest_content(flight), DEADLINE_NEVER, &a->buffer, e);
 }
 
 static void arrival_close(struct arrival *a)
@@ -93,9 +97,11 @@ static int arrival_renew(struct arrival *a, struct error *e)
         return pool_get(o->pool, size, DEADLINE_NEVER, &a->buffer, e);
 }
 
-static int arrival_open(struct arrival *a, uint64_t offset, uint64_t length, struct error *e)
+/* Asks for the blob from OFFSET up to END, or as much of it as there is room for. */
+static int arrival_open(struct arrival *a, uint64_t offset, uint64_t end, struct error *e)
 {
         const struct fetcher_options *o = &a->flight->fetcher->options;
+        uint64_t length = MIN(end - offset, (uint64_t) a->room);
         int r;
 
         arrival_close(a);
@@ -111,9 +117,15 @@ static int arrival_open(struct arrival *a, uint64_t offset, uint64_t length, str
         a->length = length;
         a->received = 0;
         mutex_lock(&a->flight->fetcher->lock);
+        a->flight->fetcher->stats.requests++;
         a->flight->fetcher->stats.bytes += length;
         mutex_unlock(&a->flight->fetcher->lock);
         return 0;
+}
+
+static bool arrival_holds(const struct arrival *a, uint64_t offset, uint64_t length)
+{
+        return a->range && offset >= a->offset && range_fits(offset - a->offset, length, a->length);
 }
 
 /* Waits until the first N bytes of the range are there. A range that fails is over. */
@@ -215,102 +227,101 @@ static void count_refetch(struct flight *flight)
         mutex_unlock(&flight->fetcher->lock);
 }
 
-/* Chunk I out of the range that is arriving. Bytes that are wrong are asked for once more, in a request of their
- * own; that ends the common range, and the next chunk begins another one for all that is left. */
-static int fetch_chunk(struct arrival *a, size_t i, struct error *e)
-{
-        const struct chunk *c = chunk_row(a->flight, i);
-        int r;
-
-        if (!a->range || c->blob_offset < a->offset || c->blob_offset + c->blob_length > a->offset + a->length) {
-                r = arrival_open(a, c->blob_offset, range_end(a->flight) - c->blob_offset, e);
-                if (r < 0)
-                        return r;
-        }
-        r = arrival_wait(a, c->blob_offset + c->blob_length - a->offset, e);
-        if (r == 0)
-                r = decode(a, c, e);
-        if (r != -EBADMSG)
-                return r;
-
-        log_warning("%s: fetched once more", e->message);
-        count_refetch(a->flight);
-        r = arrival_open(a, c->blob_offset, c->blob_length, e);
-        if (r == 0)
-                r = arrival_wait(a, c->blob_length, e);
-        return r < 0 ? r : decode(a, c, e);
-}
-
-/* Somebody else, another process perhaps, has stored the chunk since the flight was planned. */
-static bool deliver_stored(struct flight *flight, size_t i, uint8_t *out)
+/* Chunk I is in the store, from a flight or a process that was faster; whoever waits for it gets it. */
+static bool settled(struct flight *flight, size_t i, uint8_t *out)
 {
         const struct chunk *c = chunk_row(flight, i);
 
-        if (!content_has(flight->fetcher->options.content, i) ||
-            content_read(flight->fetcher->options.content, c->content_offset, c->content_length, out) < 0)
+        if (!content_has(flight->fetcher->options.content, i))
+                return false;
+        if (!fetch_chunk_wanted(flight, i))
+                return true;
+        if (content_read(flight->fetcher->options.content, c->content_offset, c->content_length, out) < 0)
                 return false;
         fetch_chunk_done(flight, i, out);
         return true;
 }
 
-static void run_chunks(struct flight *flight)
+/* What has failed for good. Where there is another road, it is taken when the flight's other chunks are there. */
+static void found_bad(struct arrival *a, size_t first, size_t end, const struct error *e)
 {
-        uint64_t length = range_end(flight) - chunk_row(flight, flight->first)->blob_offset;
-        struct error e = ERROR_INIT;
-        struct arrival a = { 0 };
-        size_t i = flight->first;
-        int r;
-
-        r = arrival_init(&a, flight, (size_t) length, &e);
-        if (r < 0) {
-                fail_from(flight, i, r, &e);
+        if (!a->flight->fetcher->options.recover) {
+                fetch_chunks_failed(a->flight, first, end, -EBADMSG, e);
                 return;
         }
-        for (; i < flight->first + flight->count; i++) {
-                if (deliver_stored(flight, i, arrival_out(&a)))
-                        continue;
-                /* What is not stored yet travels in one request, from here on. */
-                r = fetch_chunk(&a, i, &e);
-                if (r == 0) {
-                        bool kept = keep(flight, i, arrival_out(&a));
+        if (!a->bad)
+                a->cause = *e;
+        a->bad = true;
+}
 
-                        fetch_chunk_done(flight, i, arrival_out(&a));
-                        if (!kept && fetch_flight_cut(flight, i + 1))
-                                break;
-                } else if (r == -EBADMSG) {
-                        /* This one is bad for good; its neighbours may be right. */
-                        fetch_chunks_failed(flight, i, i + 1, r, &e);
-                } else {
-                        fail_from(flight, i, r, &e);
-                        break;
-                }
+static int try_chunk(struct arrival *a, const struct chunk *c, uint64_t end, struct error *e)
+{
+        int r = 0;
+
+        if (!arrival_holds(a, c->blob_offset, c->blob_length))
+                r = arrival_open(a, c->blob_offset, end, e);
+        if (r == 0)
+                r = arrival_wait(a, c->blob_offset + c->blob_length - a->offset, e);
+        return r == 0 ? decode(a, c, e) : r;
+}
+
+/* Chunk I out of the range that is arriving. Bytes that are wrong are asked for once more, in a request of their
+ * own; that ends the common range, and the next unit begins another one for all that is left. Returns 0, or -errno
+ * when nothing else comes either. */
+static int fetch_chunk(struct arrival *a, size_t i, struct error *e)
+{
+        const struct chunk *c = chunk_row(a->flight, i);
+        bool kept;
+        int r;
+
+        if (settled(a->flight, i, arrival_out(a)))
+                return 0;
+        r = try_chunk(a, c, a->flight->to, e);
+        if (r == -EBADMSG) {
+                log_warning("%s: fetched once more", e->message);
+                count_refetch(a->flight);
+                arrival_close(a);
+                r = try_chunk(a, c, c->blob_offset + c->blob_length, e);
         }
-        arrival_clear(&a);
+        if (r == -EBADMSG) {
+                found_bad(a, i, i + 1, e);
+                return 0;
+        }
+        if (r < 0) {
+                fail_from(a->flight, i, r, e);
+                return r;
+        }
+        kept = keep(a->flight, i, arrival_out(a));
+        fetch_chunk_done(a->flight, i, arrival_out(a));
+        if (!kept)
+                (void) fetch_flight_cut(a->flight, i + 1);
+        return 0;
 }
 
 /* ---- slices ---- */
 
 /* The slices of one range, decoded in order from its start. */
 struct slices {
-        struct arrival arrival;
-        uint64_t begin, length; /* of the blob range */
-        size_t next;            /* the slice to come */
-        bool again;             /* the range is read once more: what is wrong now stays wrong */
+        struct arrival *arrival;
+        struct span unit;
+        size_t next;  /* the slice to come */
+        uint64_t end; /* of what is asked for: the range, or all that is left of the flight */
+        bool again;   /* the range is read once more: what is wrong now stays wrong */
 };
 
-static int feed_window(void *context, uint64_t offset, const uint8_t **ret_data, size_t *ret_length, struct error *e)
+static int feed_slices(void *context, uint64_t offset, const uint8_t **ret_data, size_t *ret_length, struct error *e)
 {
         struct slices *s = context;
-        struct arrival *a = &s->arrival;
-        uint64_t at = s->begin + offset;
+        struct arrival *a = s->arrival;
+        uint64_t at = s->unit.from + offset;
         int r;
 
-        if (offset >= s->length) {
+        if (at >= s->unit.to) {
                 *ret_length = 0;
                 return 0;
         }
-        if (!a->range || at < a->offset || at >= a->offset + a->length) {
-                r = arrival_open(a, at, MIN((uint64_t) SLICE_WINDOW, s->length - offset), e);
+        if (!arrival_holds(a, at, 1)) {
+                r = arrival_open(a, at, s->end, e);
                 if (r < 0)
                         return r;
         }
@@ -318,14 +329,14 @@ static int feed_window(void *context, uint64_t offset, const uint8_t **ret_data,
         if (r < 0)
                 return r;
         *ret_data = arrival_data(a, at);
-        *ret_length = (size_t) (a->offset + a->received - at);
+        *ret_length = (size_t) (MIN(a->offset + a->received, s->unit.to) - at);
         return 0;
 }
 
 static int deliver_slice(void *context, const struct chunk *chunk, const uint8_t *data, struct error *e)
 {
         struct slices *s = context;
-        struct flight *flight = s->arrival.flight;
+        struct flight *flight = s->arrival->flight;
         size_t i = s->next;
         bool kept;
         int r;
@@ -335,7 +346,7 @@ static int deliver_slice(void *context, const struct chunk *chunk, const uint8_t
                 return r;
         s->next++;
         if (r < 0) {
-                fetch_chunks_failed(flight, i, i + 1, r, e);
+                found_bad(s->arrival, i, i + 1, e);
                 return 0;
         }
         kept = content_has(flight->fetcher->options.content, i) || keep(flight, i, data);
@@ -346,35 +357,85 @@ static int deliver_slice(void *context, const struct chunk *chunk, const uint8_t
 /* Decodes from the start of the range; what was delivered before is passed over. */
 static int decode_slices(struct slices *s, struct error *e)
 {
-        struct flight *flight = s->arrival.flight;
+        struct flight *flight = s->arrival->flight;
 
-        return codec_decode_slices(flight->fetcher->options.table, chunk_row(flight, s->next),
-                                   flight->first + flight->count - s->next, feed_window, s, arrival_out(&s->arrival),
-                                   deliver_slice, s, e);
+        return codec_decode_slices(flight->fetcher->options.table, chunk_row(flight, s->next), s->unit.end - s->next,
+                                   feed_slices, s, arrival_out(s->arrival), deliver_slice, s, e);
 }
 
-static void run_slices(struct flight *flight)
+/* As fetch_chunk, for the slices of UNIT. */
+static int fetch_slices(struct arrival *a, const struct span *unit, struct error *e)
 {
-        const struct chunk *first = chunk_row(flight, flight->first);
-        struct slices s = { .begin = first->blob_offset, .length = first->blob_length, .next = flight->first };
+        struct slices s = { .arrival = a, .unit = *unit, .next = unit->first, .end = a->flight->to };
+        int r;
+
+        while (s.next < unit->end && settled(a->flight, s.next, arrival_out(a)))
+                s.next++;
+        if (s.next == unit->end)
+                return 0;
+        r = decode_slices(&s, e);
+        if (r == -EBADMSG) {
+                log_warning("%s: read once more", e->message);
+                count_refetch(a->flight);
+                s.again = true;
+                s.end = unit->to;
+                arrival_close(a);
+                r = decode_slices(&s, e);
+        }
+        if (r == -EBADMSG) {
+                found_bad(a, s.next, unit->end, e);
+                return 0;
+        }
+        if (r < 0)
+                fail_from(a->flight, s.next, r, e);
+        return r;
+}
+
+/* ---- all of it ---- */
+
+static void run_units(struct arrival *a, struct flight *flight)
+{
+        const struct chunk_table *t = flight->fetcher->options.table;
+        struct error e = ERROR_INIT;
+        size_t i = flight->first;
+        int r;
+
+        r = arrival_init(a, flight, &e);
+        if (r < 0)
+                fail_from(flight, i, r, &e);
+        while (r == 0 && i < flight->first + flight->count) {
+                struct span unit = plan_unit(t, i);
+
+                if (t->chunks[i].flags & CHUNK_SLICE)
+                        r = fetch_slices(a, &unit, &e);
+                else
+                        r = fetch_chunk(a, i, &e);
+                i = unit.end;
+        }
+        arrival_clear(a);
+}
+
+/* Brings chunk I, which CAUSE says can't be had from its range, by the other road, when somebody waits for it. */
+static void recover(struct flight *flight, size_t i, const struct error *cause)
+{
+        const struct fetcher_options *o = &flight->fetcher->options;
+        const struct chunk *c = chunk_row(flight, i);
+        _cleanup_free_ uint8_t *out = NULL;
         struct error e = ERROR_INIT;
         int r;
 
-        r = arrival_init(&s.arrival, flight, SLICE_WINDOW, &e);
-        if (r == 0)
-                r = decode_slices(&s, &e);
-        if (r == -EBADMSG) {
-                log_warning("%s: read once more", e.message);
-                count_refetch(flight);
-                s.again = true;
-                arrival_close(&s.arrival);
-                r = arrival_renew(&s.arrival, &e);
-                if (r == 0)
-                        r = decode_slices(&s, &e);
+        if (!fetch_chunk_wanted(flight, i))
+                return;
+        out = malloc(c->content_length);
+        r = out ? o->recover(o->recover_context, c->content_offset, c->content_length, out, &e) : error_oom(&e);
+        if (r < 0) {
+                error_prefix(&e, "%s", cause->message);
+                fetch_chunks_failed(flight, i, i + 1, r, &e);
+                return;
         }
-        if (r < 0)
-                fail_from(flight, s.next, r, &e);
-        arrival_clear(&s.arrival);
+        if (fetch_chunk_distrust(flight, i))
+                log_warning("%s: the layer's index is wrong, such content is had without it", cause->message);
+        fetch_chunk_done(flight, i, out);
 }
 
 /* With the figures of the moment: whoever looks for a wait finds what was full. */
@@ -397,18 +458,21 @@ static void log_end(const struct flight *flight, uint64_t begin)
 void flight_run(struct work *work)
 {
         struct flight *flight = (struct flight *) ((char *) work - offsetof(struct flight, work));
-        const struct chunk *first = chunk_row(flight, flight->first);
+        struct arrival a = { .bad = flight->distrusted };
         uint64_t begin = clock_ms();
         char object[400];
 
         snprintf(object, sizeof(object), "%s", flight->fetcher->options.blob->name);
         LOG_SCOPE(flight->request, object);
         log_debug("flight begins: chunks %zu-%zu, blob bytes %ju-%ju", flight->first, flight->first + flight->count - 1,
-                  (uintmax_t) first->blob_offset, (uintmax_t) (range_end(flight) - 1));
-        if (first->flags & CHUNK_SLICE)
-                run_slices(flight);
+                  (uintmax_t) flight->from, (uintmax_t) (flight->to - 1));
+        if (flight->distrusted)
+                error_set(&a.cause, ERROR_BAD_DATA, EBADMSG, "%s: bytes %ju-%ju were wrong before", object,
+                          (uintmax_t) flight->from, (uintmax_t) (flight->to - 1));
         else
-                run_chunks(flight);
+                run_units(&a, flight);
+        for (size_t i = flight->first; a.bad && i < flight->first + flight->count; i++)
+                recover(flight, i, &a.cause);
         log_end(flight, begin);
         fetch_flight_done(flight);
 }

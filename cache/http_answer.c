@@ -11,6 +11,9 @@
 
 #define RETRY_AFTER_MAX_S 3600
 
+/* A server that has got a whole body stores it before it answers: at 10 MB/s or more. */
+#define STORED_PER_MS 10000
+
 static bool has_no_body(const struct transfer *t)
 {
         return t->method == METHOD_HEAD || t->status == 204 || t->status == 304;
@@ -287,6 +290,27 @@ size_t transfer_on_body(char *data, size_t size, size_t n, void *arg)
                 return CURL_WRITEFUNC_ERROR;
         }
         return n;
+}
+
+size_t transfer_on_send(char *out, size_t size, size_t n, void *arg)
+{
+        struct transfer *t = arg;
+        size_t take = MIN(size * n, t->body_length - t->body_sent);
+
+        if (take > 0)
+                memcpy(out, t->body + t->body_sent, take);
+        t->body_sent += take;
+        renew_patience(t);
+        if (t->body_sent == t->body_length)
+                t->stalled += t->body_length / STORED_PER_MS;
+        return take;
+}
+
+int transfer_on_rewind(void *arg, curl_off_t offset, int origin)
+{
+        const struct transfer *t = arg;
+
+        return origin == SEEK_SET && offset == 0 && t->body_sent == 0 ? CURL_SEEKFUNC_OK : CURL_SEEKFUNC_FAIL;
 }
 
 void transfer_conclude(struct transfer *t, CURLcode code)

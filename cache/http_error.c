@@ -178,6 +178,7 @@ void transfer_fail_curl(struct transfer *t, CURLcode code)
         case CURLE_PARTIAL_FILE:
         case CURLE_GOT_NOTHING:
         case CURLE_SEND_ERROR:
+        case CURLE_SEND_FAIL_REWIND: /* transfer_on_rewind */
         case CURLE_RECV_ERROR:
         case CURLE_HTTP2:
         case CURLE_HTTP2_STREAM:

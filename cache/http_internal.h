@@ -29,7 +29,7 @@ struct http_trust {
         const char *bundle;    /* or NULL; only used without a directory */
 };
 
-enum transfer_method { METHOD_GET, METHOD_HEAD, METHOD_POST };
+enum transfer_method { METHOD_GET, METHOD_HEAD, METHOD_POST, METHOD_PUT, METHOD_DELETE };
 
 /* Only grows. */
 enum transfer_phase { PHASE_QUEUED, PHASE_HEADERS, PHASE_DONE };
@@ -67,7 +67,7 @@ struct transfer {
         char title[400];     /* "GET <masked URL>", for messages */
         char range_text[64]; /* " bytes 0-99", or "" */
         struct curl_slist *headers;
-        void *body;
+        char *body;
         size_t body_length;
         struct http_tls tls; /* owned strings */
         bool ranged;
@@ -89,6 +89,7 @@ struct transfer {
         char curl_message[CURL_ERROR_SIZE];
         uint64_t started;   /* clock_ms */
         deadline_t stalled; /* when the patience with a silent server ends; NEVER while there is no connection */
+        size_t body_sent;   /* that libcurl has taken, of a PUT */
         size_t header_bytes;
         struct pool_buf *pool_sink; /* a reference, until curl has let go */
         int file_sink;              /* a descriptor likewise, or -1 */
@@ -167,6 +168,11 @@ void http_trust_find(struct http_trust *ret);
 int transfer_on_connection(void *data, char *ip, char *local_ip, int port, int local_port);
 size_t transfer_on_header(char *line, size_t size, size_t n, void *data);
 size_t transfer_on_body(char *data, size_t size, size_t n, void *arg);
+
+/* The body of a PUT, as libcurl takes it. It is sent once: where a connection that was used before broke, libcurl would
+ * send it again, though the server may have taken a part of it. */
+size_t transfer_on_send(char *out, size_t size, size_t n, void *arg);
+int transfer_on_rewind(void *arg, curl_off_t offset, int origin);
 
 /* Sets t->error to what became of T, given how libcurl ended it. */
 void transfer_conclude(struct transfer *t, CURLcode code);

@@ -46,9 +46,8 @@ void http_trust_find(struct http_trust *ret)
 static int parse_method(const char *s, enum transfer_method *ret, struct error *e)
 {
         static const char *const names[] = {
-                [METHOD_GET] = "GET",
-                [METHOD_HEAD] = "HEAD",
-                [METHOD_POST] = "POST",
+                [METHOD_GET] = "GET", [METHOD_HEAD] = "HEAD",     [METHOD_POST] = "POST",
+                [METHOD_PUT] = "PUT", [METHOD_DELETE] = "DELETE",
         };
 
         for (size_t i = 0; i < ELEMENTSOF(names); i++)
@@ -186,8 +185,8 @@ static int copy_body(struct transfer *t, const struct http_request *request, str
 {
         if (request->body_length == 0)
                 return 0;
-        if (t->method != METHOD_POST)
-                return error_set(e, ERROR_OTHER, EINVAL, "%s: only a POST has a body", t->title);
+        if (t->method != METHOD_POST && t->method != METHOD_PUT)
+                return error_set(e, ERROR_OTHER, EINVAL, "%s: only a POST or a PUT has a body", t->title);
         t->body = malloc(request->body_length);
         if (!t->body)
                 return error_oom(e);
@@ -261,12 +260,12 @@ void transfer_release_sink(struct transfer *t)
                 close(steal_fd(&t->file_sink));
 }
 
-/* Headers and bodies carry credentials. */
+/* Headers and forms carry credentials. */
 static void wipe(struct transfer *t)
 {
         for (struct curl_slist *h = t->headers; h; h = h->next)
                 explicit_bzero(h->data, strlen(h->data));
-        if (t->body)
+        if (t->body && t->method == METHOD_POST)
                 explicit_bzero(t->body, t->body_length);
 }
 
@@ -318,6 +317,18 @@ static CURLcode set_method(struct transfer *t)
                 set(CURLOPT_POST, 1L);
                 set(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t) t->body_length);
                 set(CURLOPT_POSTFIELDS, t->body ? t->body : "");
+                break;
+        case METHOD_PUT:
+                set(CURLOPT_UPLOAD, 1L);
+                set(CURLOPT_INFILESIZE_LARGE, (curl_off_t) t->body_length);
+                set(CURLOPT_READFUNCTION, transfer_on_send);
+                set(CURLOPT_READDATA, t);
+                set(CURLOPT_SEEKFUNCTION, transfer_on_rewind);
+                set(CURLOPT_SEEKDATA, t);
+                break;
+        case METHOD_DELETE:
+                set(CURLOPT_HTTPGET, 1L);
+                set(CURLOPT_CUSTOMREQUEST, "DELETE");
                 break;
         }
         return code;

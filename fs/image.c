@@ -22,6 +22,7 @@ struct image *image_close(struct image *i)
                 struct image_layer *l = &i->layers[k];
 
                 fetcher_free(l->fetcher);
+                recovery_free(l->recovery);
                 content_close(l->content);
                 toc_close(l->toc);
                 blob_free(l->blob);
@@ -29,6 +30,8 @@ struct image *image_close(struct image *i)
         }
         free(i->layers);
         tree_close(i->tree);
+        published_clear(&i->published);
+        source_free(i->index_source);
         source_free(i->source);
         workers_free(i->workers);
         client_free(i->client);
@@ -36,6 +39,8 @@ struct image *image_close(struct image *i)
         registries_free(i->registries);
         pool_free(i->pool);
         store_close(i->store);
+        reference_clear(&i->name);
+        free(i->index_reference);
         free(i->reference);
         free(i->digest_text);
         free(i->platform_text);
@@ -63,178 +68,7 @@ const char *image_platform(const struct image *i)
         return i->platform_text;
 }
 
-static deadline_t image_deadline(const struct image *i)
-{
-        return deadline_in(i->timeout_ms);
-}
-
-/* ---- where the image is ---- */
-
-static int open_client(struct image *i, const struct regfs_options *o, struct error *e)
-{
-        struct registries_options registries = {
-                .conf = o->registries_conf,
-                .plain_http = o->plain_http,
-                .tls_verify = o->tls_no_verify ? 0
-                              : o->tls_verify  ? 1
-                                               : -1,
-        };
-        struct http_options http = { 0 };
-        int r;
-
-        r = registries_load(&registries, &i->registries, e);
-        if (r < 0)
-                return r;
-        r = http_new(&http, &i->http, e);
-        if (r < 0)
-                return r;
-
-        struct client_options client = {
-                .http = i->http,
-                .registries = i->registries,
-                .credentials = { .creds = o->creds, .authfile = o->authfile },
-                .timeout_ms = i->timeout_ms,
-        };
-        return client_new(&client, &i->client, e);
-}
-
-/* What the reference stands for. A tag that the store knows costs a HEAD; an unknown one is asked for its manifest
- * at once, which saves a round trip: *ret_document is then filled. */
-static int resolve(struct image *i, struct source *source, const struct reference *ref, const char *name,
-                   struct digest *ret_digest, struct document *ret_document, struct error *e)
-{
-        struct digest last;
-        int64_t when;
-        int r;
-
-        if (ref->has_digest) {
-                *ret_digest = ref->digest;
-                return 0;
-        }
-        if (ref->transport != TRANSPORT_REGISTRY || store_ref_get(i->store, name, &last, &when, NULL) == 0)
-                return source_resolve(source, image_deadline(i), ret_digest, e);
-
-        r = source_manifest(source, NULL, image_deadline(i), ret_document, e);
-        if (r < 0)
-                return r;
-        *ret_digest = ret_document->digest;
-        return 0;
-}
-
-/* Remembers small documents and tags. A store that can't be written costs speed, nothing else. */
-static void remember(struct image *i, const struct document *d)
-{
-        struct error e = ERROR_INIT;
-
-        if (store_blob_put(i->store, &d->digest, d->body.data, d->body.len, &e) < 0 && e.code != EROFS)
-                log_warning("%s", e.message);
-}
-
-static int try_candidate(struct image *i, struct reference *ref, struct digest *ret_digest,
-                         struct document *ret_document, struct error *e)
-{
-        _cleanup_(source_free_ptr) struct source *source = NULL;
-        _cleanup_free_ char *name = reference_format(ref);
-        int r;
-
-        if (!name)
-                return error_oom(e);
-        r = policy_check(ref, e);
-        if (r < 0)
-                return r;
-
-        switch (ref->transport) {
-        case TRANSPORT_REGISTRY:
-                r = client_source_new(i->client, ref, &source, e);
-                break;
-        case TRANSPORT_OCI_LAYOUT:
-                r = layout_source_new(ref->path, ref->tag, &source, e);
-                break;
-        case TRANSPORT_DOCKER_ARCHIVE:
-                r = archive_source_new(ref->path, ref->tag, &source, e);
-                break;
-        }
-        if (r < 0)
-                return r;
-
-        r = resolve(i, source, ref, name, ret_digest, ret_document, e);
-        if (r < 0)
-                return r;
-
-        if (ref->transport == TRANSPORT_REGISTRY && !ref->has_digest) {
-                struct error ignored = ERROR_INIT;
-
-                if (store_ref_put(i->store, name, ret_digest, &ignored) < 0 && ignored.code != EROFS)
-                        log_warning("%s", ignored.message);
-        }
-        i->source = steal_ptr(source);
-        i->reference = steal_ptr(name);
-        return 0;
-}
-
-static void free_references(struct reference *refs, size_t count)
-{
-        for (size_t k = 0; k < count; k++)
-                reference_clear(&refs[k]);
-        free(refs);
-}
-
-/* Tries the candidates of a short name in turn: the next one only where this one says that it has no such image. */
-static int find_source(struct image *i, const char *text, const struct regfs_options *o, struct digest *ret_digest,
-                       struct document *ret_document, struct error *e)
-{
-        _cleanup_(reference_clear) struct reference ref = { 0 };
-        struct reference *candidates = NULL;
-        size_t count = 0;
-        int r;
-
-        r = reference_parse(text, &ref, e);
-        if (r < 0)
-                return r;
-        if (ref.transport != TRANSPORT_REGISTRY)
-                return try_candidate(i, &ref, ret_digest, ret_document, e);
-
-        r = open_client(i, o, e);
-        if (r < 0)
-                return r;
-        r = registries_resolve(i->registries, &ref, &candidates, &count, e);
-        if (r < 0)
-                return r;
-        for (size_t k = 0; k < count; k++) {
-                r = try_candidate(i, &candidates[k], ret_digest, ret_document, e);
-                if (r != -ENOENT)
-                        break;
-        }
-        free_references(candidates, count);
-        return r;
-}
-
 /* ---- manifest and platform ---- */
-
-/* The document of that digest from the store, else from the source. */
-static int load_document(struct image *i, const struct digest *digest, struct document *ret, struct error *e)
-{
-        _cleanup_document_ struct document d = { 0 };
-        int r;
-
-        r = store_blob_get(i->store, digest, MANIFEST_MAX, &d.body, NULL);
-        if (r == 0) {
-                d.digest = *digest;
-                d.media_type = strdup("");
-                if (!d.media_type)
-                        return error_oom(e);
-        } else {
-                buf_free(&d.body);
-                d.body = (struct buf) { 0 };
-                r = source_manifest(i->source, digest, image_deadline(i), &d, e);
-                if (r < 0)
-                        return r;
-                remember(i, &d);
-        }
-        *ret = d;
-        d = (struct document) { 0 };
-        return 0;
-}
 
 /* Follows indexes down to the manifest of the platform wanted. DOCUMENT is that of DIGEST, or empty: then it is
  * loaded. */
@@ -251,7 +85,7 @@ static int find_manifest(struct image *i, struct document *document, struct dige
                 int r;
 
                 if (!document->body.data) {
-                        r = load_document(i, digest, document, e);
+                        r = image_document(i, i->source, digest, document, e);
                         if (r < 0)
                                 return r;
                 }
@@ -298,7 +132,7 @@ static int read_config(struct image *i, const struct manifest *m, const struct p
                         return error_prefix(e, "%s: config", i->reference);
 
                 struct document d = { .body = config, .digest = m->config.digest };
-                remember(i, &d);
+                image_remember(i, &d);
         }
         r = config_platform(&config, i->reference, &actual, e);
         if (r < 0)
@@ -328,8 +162,6 @@ static int take_layers(struct image *i, struct manifest *m, struct error *e)
 
                 l->descriptor = m->layers[k];
                 m->layers[k] = (struct descriptor) { 0 };
-                if (embedded_kind(&l->descriptor, l->kind) < 0)
-                        snprintf(l->kind, sizeof(l->kind), KIND_PLAIN);
                 l->same_as = 0;
                 while (!digest_equal(&i->layers[l->same_as].descriptor.digest, &l->descriptor.digest))
                         l->same_as++;
@@ -407,6 +239,8 @@ static int open_fetchers(struct image *i, struct error *e)
                 if (l->same_as != k)
                         continue;
                 r = content_open(i->store, &l->descriptor.digest, l->kind, &l->toc->chunks, &l->content, e);
+                if (r == 0 && l->table)
+                        r = recovery_new(i, l, &l->recovery, e);
                 if (r < 0)
                         return r;
 
@@ -417,6 +251,8 @@ static int open_fetchers(struct image *i, struct error *e)
                         .pool = i->pool,
                         .workers = i->workers,
                         .timeout_ms = i->timeout_ms,
+                        .recover = l->recovery ? recovery_read : NULL,
+                        .recover_context = l->recovery,
                 };
                 r = fetcher_new(&options, &l->fetcher, e);
                 if (r < 0)
@@ -443,41 +279,75 @@ static int open_base(struct image *i, const struct regfs_options *o, struct erro
         return workers_new("flight", FLIGHT_THREADS, &i->workers, e);
 }
 
-static int open_wanted(struct image *i, const char *reference, const struct regfs_options *o,
-                       const struct platform *wanted, struct error *e)
+/* What an image is opened for, and so how far. */
+enum purpose {
+        FOR_READING,
+        FOR_INDEXING, /* like reading, by TOCs that regfs makes itself where a layer carries none */
+        FOR_A_LOOK,   /* manifest and layers' kinds */
+};
+
+static int read_mode(struct image *i, const struct regfs_options *o, enum purpose purpose, struct error *e)
 {
-        _cleanup_document_ struct document document = { 0 };
+        const char *index = o->index ? o->index : "auto";
+
+        i->index_mode = str_eq(index, "auto")        ? INDEX_AUTO
+                        : str_eq(index, "none")      ? INDEX_NONE
+                        : str_eq(index, "referrers") ? INDEX_REFERRERS
+                                                     : INDEX_NAMED;
+        if (i->index_mode == INDEX_NAMED) {
+                i->index_reference = strdup(index);
+                if (!i->index_reference)
+                        return error_oom(e);
+        }
+        if (purpose == FOR_INDEXING && i->index_mode != INDEX_NONE)
+                i->index_mode = INDEX_EMBEDDED;
+        return 0;
+}
+
+/* The image, its manifest, and by which tables its layers are read. */
+static int find_image(struct image *i, const char *reference, const struct regfs_options *o,
+                      const struct platform *wanted, struct error *e)
+{
+        _cleanup_(located_clear) struct located located = { 0 };
         _cleanup_manifest_ struct manifest manifest = { 0 };
         char text[DIGEST_STRING_MAX];
         bool chosen = false;
         int r;
 
-        r = find_source(i, reference, o, &i->digest, &document, e);
+        r = image_locate(i, reference, o, &located, e);
         if (r < 0)
                 return r;
-        if (document.body.data)
-                remember(i, &document);
+        if (located.document.body.data)
+                image_remember(i, &located.document);
+        i->source = steal_ptr(located.source);
+        i->reference = steal_ptr(located.text);
+        i->name = located.name;
+        located.name = (struct reference) { 0 };
+        i->digest = located.digest;
 
         LOG_SCOPE(0, i->reference);
-        r = find_manifest(i, &document, &i->digest, wanted, &manifest, &chosen, e);
+        r = find_manifest(i, &located.document, &i->digest, wanted, &manifest, &chosen, e);
         if (r < 0)
                 return r;
         i->digest_text = strdup(digest_format(&i->digest, text));
         if (!i->digest_text)
                 return error_oom(e);
         r = read_config(i, &manifest, wanted, chosen, e);
-        if (r < 0)
-                return r;
-        r = take_layers(i, &manifest, e);
-        if (r < 0)
-                return r;
+        if (r == 0)
+                r = take_layers(i, &manifest, e);
+        return r < 0 ? r : image_choose_indexes(i, &manifest, o, e);
+}
+
+static int open_layers(struct image *i, const struct regfs_options *o, struct error *e)
+{
+        int r;
+
+        LOG_SCOPE(0, i->reference);
         r = image_open_layers(i, o, e);
-        if (r < 0)
-                return r;
-        r = open_tree(i, e);
-        if (r < 0)
-                return r;
-        r = open_fetchers(i, e);
+        if (r == 0)
+                r = open_tree(i, e);
+        if (r == 0)
+                r = open_fetchers(i, e);
         if (r < 0)
                 return r;
         pool_trim(i->pool);
@@ -486,7 +356,8 @@ static int open_wanted(struct image *i, const char *reference, const struct regf
         return 0;
 }
 
-int image_open(const char *reference, const struct regfs_options *options, struct image **ret, struct error *e)
+static int open_for(enum purpose purpose, const char *reference, const struct regfs_options *options,
+                    struct image **ret, struct error *e)
 {
         const struct regfs_options defaults = REGFS_OPTIONS_INIT;
         _cleanup_(image_close_ptr) struct image *i = NULL;
@@ -506,13 +377,62 @@ int image_open(const char *reference, const struct regfs_options *options, struc
         if (!i)
                 return error_oom(e);
         r = open_base(i, options, e);
-        if (r < 0)
-                return r;
-        r = open_wanted(i, reference, options, &wanted, e);
+        if (r == 0)
+                r = read_mode(i, options, purpose, e);
+        if (r == 0)
+                r = find_image(i, reference, options, &wanted, e);
+        if (r == 0 && purpose != FOR_A_LOOK)
+                r = open_layers(i, options, e);
         if (r < 0)
                 return r;
         *ret = steal_ptr(i);
         return 0;
+}
+
+int image_open(const char *reference, const struct regfs_options *options, struct image **ret, struct error *e)
+{
+        return open_for(FOR_READING, reference, options, ret, e);
+}
+
+int image_open_for_index(const char *reference, const struct regfs_options *options, struct image **ret,
+                         struct error *e)
+{
+        return open_for(FOR_INDEXING, reference, options, ret, e);
+}
+
+int image_inspect(const char *reference, const struct regfs_options *options, struct image **ret, struct error *e)
+{
+        return open_for(FOR_A_LOOK, reference, options, ret, e);
+}
+
+/* ---- what is told of it ---- */
+
+size_t image_layer_count(const struct image *i)
+{
+        return i->layer_count;
+}
+
+void image_layer_info(const struct image *i, size_t k, struct image_layer_info *ret)
+{
+        const struct image_layer *l = &i->layers[i->layers[k].same_as];
+        _cleanup_close_ int fd = store_layer_toc(i->store, &l->descriptor.digest, l->kind);
+
+        *ret = (struct image_layer_info) {
+                .digest = l->descriptor.digest,
+                .size = l->descriptor.size,
+                .media_type = l->descriptor.media_type,
+                .kind = l->kind,
+                .origin = l->origin,
+                .known = fd >= 0,
+                .index_ms = l->index_ms,
+        };
+        if (l->table)
+                ret->index = i->published.digest;
+        if (!l->toc)
+                return;
+        ret->entries = l->toc->itable.inode_count;
+        ret->chunks = l->toc->chunks.chunk_count;
+        ret->toc_size = l->toc->map_size;
 }
 
 void image_log_stats(struct image *i)

@@ -7,6 +7,7 @@
 #include "regfs/image.h"
 #include "regfs/index.h"
 #include "regfs/manifest.h"
+#include "regfs/published.h"
 
 /* What a layer is called in the store that is indexed by reading it whole. */
 #define KIND_PLAIN "plain"
@@ -19,15 +20,31 @@ struct image_layer {
         struct toc *toc;
         struct content *content;
         struct fetcher *fetcher;
-        size_t same_as; /* index of the first layer with this digest; its own when it is the first */
+        struct recovery *recovery; /* where a published index may turn out wrong; or NULL */
+        size_t same_as;            /* index of the first layer with this digest; its own when it is the first */
+        enum index_origin origin;
+        const struct descriptor *table; /* of the image's published index, where that has the layer's TOC */
+        uint64_t index_ms;              /* what its TOC took to make or to fetch; 0: it was known */
+};
+
+/* What --index says. */
+enum index_mode {
+        INDEX_AUTO,
+        INDEX_NONE,      /* the layers alone */
+        INDEX_EMBEDDED,  /* and what they carry: for making an index of the others */
+        INDEX_REFERRERS, /* what lies beside the image, also for a reference by digest */
+        INDEX_NAMED,     /* the index that a reference names */
 };
 
 struct image {
         char *reference;
         char *digest_text;
         char *platform_text;
-        struct digest digest; /* of the image manifest */
+        struct reference name; /* what was opened, with its host */
+        struct digest digest;  /* of the image manifest */
         uint64_t timeout_ms;
+        enum index_mode index_mode;
+        char *index_reference; /* INDEX_NAMED */
 
         struct store *store;
         struct pool *pool;
@@ -37,11 +54,65 @@ struct image {
         struct client *client;
         struct source *source;
 
+        struct published published;  /* the index that lies beside the image and is used; or empty */
+        struct source *index_source; /* where it comes from, when that is not `source` */
+
         struct tree *tree;
         struct image_layer *layers;
         size_t layer_count;
 };
 
+/* ---- locate.c ---- */
+
+deadline_t image_deadline(const struct image *i);
+
+/* What a reference turned out to name. */
+struct located {
+        struct source *source;
+        struct reference name; /* with its host */
+        char *text;            /* canonical */
+        struct digest digest;
+        struct document document; /* of that digest, where it came along; else empty */
+};
+
+void located_clear(struct located *l);
+
+int image_locate(struct image *i, const char *reference, const struct regfs_options *o, struct located *ret,
+                 struct error *e);
+
+/* The document of that digest from the store, else from SOURCE; then it goes to the store. */
+int image_document(struct image *i, struct source *source, const struct digest *digest, struct document *ret,
+                   struct error *e);
+
+/* Small documents go to the store. A store that can't be written costs speed, nothing else. */
+void image_remember(struct image *i, const struct document *d);
+
+/* ---- choice.c ---- */
+
+/* Decides for every layer by which table of contents it is read: kind, origin, table. MANIFEST is the image's, whose
+ * layers have been taken. May ask the registry for published indexes; what is wrong with one of them is told in the
+ * log, and the layers do without, unless the user has named it. */
+int image_choose_indexes(struct image *i, const struct manifest *manifest, const struct regfs_options *o,
+                         struct error *e);
+
+/* The layer is read by its own bytes, after all. */
+void image_layer_set_plain(struct image_layer *l);
+
+/* ---- layers.c ---- */
+
 /* Makes sure that every layer has a TOC in the store, and opens it: known ones at once, the others by one pass each,
  * side by side. Calls OPTIONS->progress meanwhile. */
 int image_open_layers(struct image *i, const struct regfs_options *options, struct error *e);
+
+/* ---- recover.c ---- */
+
+/* Reads a layer by its own bytes when the published index by which it is read turns out wrong. Thread-safe. */
+struct recovery;
+
+int recovery_new(struct image *image, struct image_layer *layer, struct recovery **ret, struct error *e);
+
+/* Nobody may read any more. */
+struct recovery *recovery_free(struct recovery *r);
+
+/* A fetch_recover_fn; CONTEXT is the recovery. */
+int recovery_read(void *context, uint64_t offset, size_t length, uint8_t *out, struct error *e);

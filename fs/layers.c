@@ -8,6 +8,7 @@
 
 #include "image_internal.h"
 #include "regfs/embedded.h"
+#include "regfs/external_toc.h"
 #include "regfs/log.h"
 
 #define PASSES_AT_ONCE 3
@@ -23,6 +24,7 @@ struct pass {
 /* One lock for the queue of passes and the first error. */
 struct passes {
         struct image *image;
+        struct external_toc *external;
         struct mutex lock;
         struct cond changed;
         struct pass *items;
@@ -44,7 +46,7 @@ static int open_toc(struct image *i, struct image_layer *l, struct error *e)
         return toc_open(fd, &l->descriptor.digest, &l->toc, e);
 }
 
-/* A few small requests for the table of contents that the layer carries. Returns 1 when it has to be read whole. */
+/* A few small requests for the table of contents that the layer carries. */
 static int read_embedded(struct pass *p, struct error *e)
 {
         struct image *i = p->all->image;
@@ -55,18 +57,47 @@ static int read_embedded(struct pass *p, struct error *e)
                 .store = i->store,
                 .timeout_ms = i->timeout_ms,
                 .cancel = &p->all->cancel,
+                .external = external_toc_find,
+                .external_context = p->all->external,
         };
         char kind[LAYER_KIND_MAX];
+
+        return embedded_index(&options, kind, e);
+}
+
+/* One request for the table that the image's published index has. */
+static int read_published(struct pass *p, struct error *e)
+{
+        struct image *i = p->all->image;
+        struct published_import import = {
+                .source = i->index_source ? i->index_source : i->source,
+                .table = p->layer->table,
+                .format = i->published.format,
+                .layer = p->layer->blob,
+                .kind = p->layer->kind,
+                .pool = i->pool,
+                .store = i->store,
+                .timeout_ms = i->timeout_ms,
+                .cancel = &p->all->cancel,
+        };
+
+        return published_import(&import, e);
+}
+
+/* The layer's TOC without reading all of it. Returns 1 when it has to be read whole. */
+static int read_table(struct pass *p, struct error *e)
+{
         int r;
 
-        if (str_eq(p->layer->kind, KIND_PLAIN))
+        if (p->layer->origin == INDEX_FROM_LAYER)
                 return 1;
-        r = embedded_index(&options, kind, e);
-        if (r == -EBADMSG)
-                log_warning("%s: its table of contents is not used, the layer is read whole", e->message);
-        if (r != -EBADMSG && r != -ENOENT)
+        r = p->layer->origin == INDEX_FROM_TABLE ? read_embedded(p, e) : read_published(p, e);
+        if (r != -EBADMSG && r != -ESTALE && r != -ENOENT)
                 return r;
-        snprintf(p->layer->kind, sizeof(p->layer->kind), KIND_PLAIN);
+        /* Nothing in E: there is no table that could be used, which the log has heard already. */
+        if (*e->message)
+                log_warning("%s: this table of contents is not used, the layer is read whole", e->message);
+        image_layer_set_plain(p->layer);
         return 1;
 }
 
@@ -95,12 +126,13 @@ static int run_pass(struct pass *p, struct error *e)
 
         LOG_SCOPE(p->all->request, NULL);
         log_debug("%s: indexing begins: %ju bytes, %s", blob->name, (uintmax_t) blob->size, p->layer->kind);
-        r = read_embedded(p, e);
+        r = read_table(p, e);
         if (r == 1)
                 r = read_whole(p, e);
         if (r < 0)
                 return r;
-        log_info("%s: indexed as %s in %ju ms", blob->name, p->layer->kind, (uintmax_t) (clock_ms() - begin));
+        p->layer->index_ms = MAX(clock_ms() - begin, (uint64_t) 1);
+        log_info("%s: indexed as %s in %ju ms", blob->name, p->layer->kind, (uintmax_t) p->layer->index_ms);
         return 0;
 }
 
@@ -241,7 +273,10 @@ int image_open_layers(struct image *i, const struct regfs_options *options, stru
         cond_init(&all.changed);
         r = open_known(i, &all, e);
         if (r == 0 && all.count > 0)
+                r = external_toc_new(i->reference, i->client, i->timeout_ms, &all.external, e);
+        if (r == 0 && all.count > 0)
                 r = run_all(&all, options, e);
+        external_toc_free(all.external);
 
         for (size_t k = 0; k < i->layer_count && r == 0; k++) {
                 if (i->layers[k].same_as != k || i->layers[k].toc)

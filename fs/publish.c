@@ -1,207 +1,260 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Making published indexes. */
+/* An open image's index on its way to a registry or a layout. */
 
-#include <cjson/cJSON.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <zstd.h>
 
+#include "image_internal.h"
 #include "regfs/json.h"
-#include "regfs/published.h"
+#include "regfs/log.h"
+#include "regfs/push.h"
 
 #define MANIFEST_TYPE "application/vnd.oci.image.manifest.v1+json"
-#define CONFIG_TYPE "application/vnd.oci.image.config.v1+json"
-#define EMPTY_TYPE "application/vnd.oci.empty.v1+json"
-#define EMPTY_DIGEST "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a" /* of "{}" */
+#define EMPTY "{}"
 
-/* A TOC is written once and fetched by everybody: half as fast as the default, a tenth smaller. */
-#define LEVEL 9
+struct publication {
+        struct image *image;
+        struct document original; /* the image's manifest */
+        struct descriptor subject;
+        struct published_layer *layers;
+        size_t count;
+        struct buf manifest;
+        struct digest digest; /* of it */
+};
 
-/* ---- tables ---- */
-
-static int compress_into(struct buf *b, const void *data, size_t n)
+static void publication_clear(struct publication *p)
 {
-        size_t bound = ZSTD_compressBound(n), done;
-        ZSTD_CCtx *c;
-        int r = buf_reserve(b, bound);
-
-        if (r < 0)
-                return r;
-        c = ZSTD_createCCtx();
-        if (!c)
-                return -ENOMEM;
-        ZSTD_CCtx_setParameter(c, ZSTD_c_compressionLevel, LEVEL);
-        ZSTD_CCtx_setParameter(c, ZSTD_c_checksumFlag, 1);
-        done = ZSTD_compress2(c, b->data, bound, data, n);
-        ZSTD_freeCCtx(c);
-        if (ZSTD_isError(done))
-                return -ENOMEM; /* the parameters and the room are right: nothing else is left to go wrong */
-        b->len = done;
-        return 0;
+        document_clear(&p->original);
+        descriptor_clear(&p->subject);
+        for (size_t k = 0; k < p->count; k++)
+                buf_free(&p->layers[k].data);
+        free(p->layers);
+        buf_free(&p->manifest);
 }
 
-int published_compress(int fd, const struct digest *layer, struct published_layer *ret, struct error *e)
+/* ---- what is published ---- */
+
+static int compress_layers(struct publication *p, struct error *e)
 {
-        struct published_layer l = { .layer = *layer };
-        char shown[DIGEST_STRING_MAX];
-        struct stat st;
-        void *data;
-        int r;
+        struct image *i = p->image;
 
-        if (fstat(fd, &st) < 0)
-                return error_errno(e, errno, "TOC of %s", digest_format(layer, shown));
-        data = mmap(NULL, (size_t) st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (data == MAP_FAILED)
-                return error_errno(e, errno, "mapping the TOC of %s", digest_format(layer, shown));
-        r = compress_into(&l.data, data, (size_t) st.st_size);
-        munmap(data, (size_t) st.st_size);
-        if (r == 0)
-                r = digest_of(DIGEST_SHA256, l.data.data, l.data.len, &l.digest);
-        if (r < 0) {
-                buf_free(&l.data);
-                return error_errno(e, -r, "compressing the TOC of %s", digest_format(layer, shown));
-        }
-        *ret = l;
-        return 0;
-}
-
-/* ---- manifests ---- */
-
-static int add_table(struct buf *b, const struct published_layer *l)
-{
-        char table[DIGEST_STRING_MAX], layer[DIGEST_STRING_MAX];
-
-        return buf_printf(b, "{\"mediaType\":\"%s\",\"digest\":\"%s\",\"size\":%zu,\"annotations\":{\"%s\":\"%s\"}}",
-                          PUBLISHED_TOC_TYPE, digest_format(&l->digest, table), l->data.len, PUBLISHED_LAYER,
-                          digest_format(&l->layer, layer));
-}
-
-/* Digests and our own types need no quoting; the subject's media type is somebody else's. */
-static int add_subject(struct buf *b, const struct descriptor *subject)
-{
-        char digest[DIGEST_STRING_MAX];
-        int r = buf_append_str(b, "\"subject\":{\"mediaType\":");
-
-        if (r == 0)
-                r = json_quote(b, subject->media_type);
-        return r < 0 ? r
-                     : buf_printf(b, ",\"digest\":\"%s\",\"size\":%ju}", digest_format(&subject->digest, digest),
-                                  (uintmax_t) subject->size);
-}
-
-int published_manifest(const struct descriptor *subject, const struct published_layer *layers, size_t count,
-                       struct buf *ret, struct error *e)
-{
-        _cleanup_buf_ struct buf b = { 0 };
-        int r;
-
-        r = buf_printf(&b,
-                       "{\"schemaVersion\":2,\"mediaType\":\"%s\",\"artifactType\":\"%s\","
-                       "\"config\":{\"mediaType\":\"%s\",\"digest\":\"%s\",\"size\":2},\"layers\":[",
-                       MANIFEST_TYPE, PUBLISHED_TYPE, EMPTY_TYPE, EMPTY_DIGEST);
-        for (size_t k = 0; r == 0 && k < count; k++) {
-                r = k > 0 ? buf_append_char(&b, ',') : 0;
-                if (r == 0)
-                        r = add_table(&b, &layers[k]);
-        }
-        if (r == 0)
-                r = buf_append_str(&b, "],");
-        if (r == 0)
-                r = add_subject(&b, subject);
-        if (r == 0)
-                r = buf_printf(&b, ",\"annotations\":{\"%s\":\"%d\"}}", PUBLISHED_VERSION, TOC_VERSION);
-        if (r < 0)
+        p->layers = calloc(i->layer_count, sizeof(*p->layers));
+        if (!p->layers)
                 return error_oom(e);
-        *ret = b;
-        b = (struct buf) { 0 };
+        for (size_t k = 0; k < i->layer_count; k++) {
+                const struct image_layer *l = &i->layers[k];
+                _cleanup_close_ int fd = -1;
+                int r;
+
+                if (l->same_as != k || l->origin != INDEX_FROM_LAYER)
+                        continue;
+                fd = store_layer_toc(i->store, &l->descriptor.digest, l->kind);
+                if (fd < 0)
+                        return error_errno(e, -fd, "%s: its TOC", l->blob->name);
+                r = published_compress(fd, &l->descriptor.digest, &p->layers[p->count], e);
+                if (r < 0)
+                        return r;
+                p->count++;
+        }
         return 0;
+}
+
+/* The image's descriptor, as others refer to it. */
+static int describe_image(struct publication *p, struct error *e)
+{
+        struct image *i = p->image;
+        _cleanup_(json_free_ptr) struct json *root = NULL;
+        const char *type;
+        int r;
+
+        r = image_document(i, i->source, &i->digest, &p->original, e);
+        if (r == 0)
+                r = json_parse(p->original.body.data, p->original.body.len, &root, e);
+        if (r < 0)
+                return error_prefix(e, "%s", i->reference);
+        type = json_member_text(root, "mediaType");
+        p->subject.digest = i->digest;
+        p->subject.size = p->original.body.len;
+        p->subject.media_type = strdup(type && *type ? type : MANIFEST_TYPE);
+        return p->subject.media_type ? 0 : error_oom(e);
+}
+
+static int make_index(struct publication *p, struct error *e)
+{
+        int r = describe_image(p, e);
+
+        if (r == 0)
+                r = published_manifest(&p->subject, p->layers, p->count, &p->manifest, e);
+        if (r == 0)
+                r = digest_of(DIGEST_SHA256, p->manifest.data, p->manifest.len, &p->digest);
+        return r;
+}
+
+/* ---- where it goes ---- */
+
+static deadline_t patience(const struct publication *p)
+{
+        return image_deadline(p->image);
+}
+
+static int put_index(struct publication *p, struct target *t, struct error *e)
+{
+        struct digest empty;
+        int r = digest_of(DIGEST_SHA256, EMPTY, strlen(EMPTY), &empty);
+
+        if (r == 0)
+                r = target_blob(t, &empty, EMPTY, strlen(EMPTY), patience(p), e);
+        for (size_t k = 0; r == 0 && k < p->count; k++)
+                r = target_blob(t, &p->layers[k].digest, p->layers[k].data.data, p->layers[k].data.len, patience(p), e);
+        return r < 0 ? r : target_manifest(t, NULL, MANIFEST_TYPE, p->manifest.data, p->manifest.len, patience(p), e);
+}
+
+static int attach_index(struct publication *p, struct target *t, struct error *e)
+{
+        char *annotations[] = { (char *) PUBLISHED_VERSION, NULL, NULL };
+        struct descriptor d = {
+                .digest = p->digest,
+                .size = p->manifest.len,
+                .media_type = (char *) MANIFEST_TYPE,
+                .artifact_type = (char *) PUBLISHED_TYPE,
+                .annotations = annotations,
+        };
+        char version[16];
+
+        snprintf(version, sizeof(version), "%d", TOC_VERSION);
+        annotations[1] = version;
+        return target_attach(t, &p->image->digest, &d, patience(p), e);
+}
+
+/* Where the image itself is. */
+static int home_of(struct image *i, struct target **ret, struct error *e)
+{
+        switch (i->name.transport) {
+        case TRANSPORT_REGISTRY:
+                return client_target_new(i->client, &i->name, ret, e);
+        case TRANSPORT_OCI_LAYOUT:
+                return layout_target_new(i->name.path, ret, e);
+        case TRANSPORT_DOCKER_ARCHIVE:
+                break;
+        }
+        return error_set(e, ERROR_USAGE, EINVAL, "%s: nothing can be published into an archive", i->reference);
 }
 
 /* ---- binding ---- */
 
-/* docker's media types, which know no annotations, and image-spec's that mean the same. */
-static const struct {
-        const char *docker, *oci;
-} types[] = {
-        { "application/vnd.docker.container.image.v1+json", CONFIG_TYPE },
-        { "application/vnd.docker.image.rootfs.diff.tar", "application/vnd.oci.image.layer.v1.tar" },
-        { "application/vnd.docker.image.rootfs.foreign.diff.tar",
-          "application/vnd.oci.image.layer.nondistributable.v1.tar" },
-};
-
-static int convert_type(cJSON *descriptor)
+/* NEWREF, complete: in the image's registry, with a tag. */
+static int parse_bound(struct image *i, const char *text, struct reference *ret, struct error *e)
 {
-        const char *type = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(descriptor, "mediaType"));
+        _cleanup_reference_ struct reference ref = { 0 };
+        int r = reference_parse(text, &ref, e);
 
-        for (size_t k = 0; type && k < ELEMENTSOF(types); k++) {
-                const char *rest = str_after(type, types[k].docker);
-                _cleanup_free_ char *converted = NULL;
-                cJSON *value;
-
-                if (!rest || (*rest && *rest != '.'))
-                        continue;
-                /* ".gzip" is "+gzip" there. */
-                converted = str_printf("%s%s%s", types[k].oci, *rest ? "+" : "", *rest ? rest + 1 : "");
-                value = converted ? cJSON_CreateString(converted) : NULL;
-                if (!value || !cJSON_ReplaceItemInObjectCaseSensitive(descriptor, "mediaType", value)) {
-                        cJSON_Delete(value);
-                        return -ENOMEM;
-                }
-                return 0;
-        }
+        if (r == 0 && ref.transport != i->name.transport)
+                r = error_set(e, ERROR_USAGE, EINVAL, "%s is not where %s is", text, i->reference);
+        if (r == 0 && ref.transport == TRANSPORT_REGISTRY && !ref.host)
+                r = reference_set_host(&ref, i->name.host);
+        if (r < 0)
+                return error_prefix(e, "--bind");
+        if (ref.has_digest || !ref.tag)
+                return error_set(e, ERROR_USAGE, EINVAL, "--bind: %s: it needs a tag, and no digest", text);
+        if (ref.transport == TRANSPORT_REGISTRY ? !str_eq(ref.host, i->name.host) : !str_eq(ref.path, i->name.path))
+                return error_set(e, ERROR_USAGE, EINVAL, "--bind: %s: the image is in %s; copy it first", text,
+                                 i->reference);
+        *ret = ref;
+        ref = (struct reference) { 0 };
         return 0;
 }
 
-static int set_text(cJSON *object, const char *name, const char *text)
+/* The image's blobs, where they are not yet. What a foreign layer's urls have, nobody has to. */
+static int take_blobs(struct publication *p, const struct manifest *m, struct target *t, struct error *e)
 {
-        cJSON_DeleteItemFromObjectCaseSensitive(object, name);
-        return cJSON_AddStringToObject(object, name, text) ? 0 : -ENOMEM;
+        const char *from = p->image->name.repository ? p->image->name.repository : "";
+        int r = target_take_blob(t, &m->config, from, patience(p), e);
+
+        for (size_t k = 0; r == 0 && k < m->layer_count; k++) {
+                r = target_take_blob(t, &m->layers[k], from, patience(p), e);
+                if (r == -ENOENT && m->layers[k].urls)
+                        r = 0;
+        }
+        return r;
 }
 
-static int bind_index(cJSON *root, const struct digest *index)
+static int put_bound(struct publication *p, const struct reference *ref, struct target *t, struct digest *ret,
+                     struct error *e)
 {
-        cJSON *annotations = cJSON_GetObjectItemCaseSensitive(root, "annotations"), *layer;
-        char text[DIGEST_STRING_MAX];
-        int r = set_text(root, "mediaType", MANIFEST_TYPE);
+        _cleanup_manifest_ struct manifest m = { 0 };
+        _cleanup_buf_ struct buf bound = { 0 };
+        int r = manifest_parse(&p->original, p->image->reference, &m, e);
 
         if (r == 0)
-                r = convert_type(cJSON_GetObjectItemCaseSensitive(root, "config"));
-        cJSON_ArrayForEach(layer, cJSON_GetObjectItemCaseSensitive(root, "layers"))
-        {
-                if (r == 0)
-                        r = convert_type(layer);
-        }
-        if (!cJSON_IsObject(annotations)) {
-                cJSON_DeleteItemFromObjectCaseSensitive(root, "annotations");
-                annotations = cJSON_AddObjectToObject(root, "annotations");
-        }
-        if (r == 0 && !annotations)
-                r = -ENOMEM;
-        return r < 0 ? r : set_text(annotations, PUBLISHED_BINDING, digest_format(index, text));
+                r = take_blobs(p, &m, t, e);
+        if (r == 0)
+                r = put_index(p, t, e);
+        if (r == 0)
+                r = published_bind(&p->original, &p->digest, &bound, e);
+        if (r == 0)
+                r = digest_of(DIGEST_SHA256, bound.data, bound.len, ret);
+        return r < 0 ? r : target_manifest(t, ref->tag, MANIFEST_TYPE, bound.data, bound.len, patience(p), e);
 }
 
-int published_bind(const struct document *document, const struct digest *index, struct buf *ret, struct error *e)
+static int bind_index(struct publication *p, const struct reference *ref, struct digest *ret, struct error *e)
 {
-        _cleanup_buf_ struct buf b = { 0 };
-        cJSON *root = cJSON_ParseWithLength(document->body.data, document->body.len);
-        char *text = NULL;
-        int r = 0;
+        _cleanup_(target_free_ptr) struct target *t = NULL;
+        int r;
 
-        if (root && cJSON_IsObject(root))
-                r = bind_index(root, index);
-        if (root && r == 0)
-                text = cJSON_PrintUnformatted(root);
-        cJSON_Delete(root);
-        if (!text || r < 0)
-                return error_oom(e);
-        r = buf_append_str(&b, text);
-        cJSON_free(text);
+        if (ref->transport == TRANSPORT_REGISTRY)
+                r = client_target_new(p->image->client, ref, &t, e);
+        else
+                r = layout_target_new(ref->path, &t, e);
+        return r < 0 ? r : put_bound(p, ref, t, ret, e);
+}
+
+/* ---- all of it ---- */
+
+static int publish(struct publication *p, const struct publish_options *o, struct publish_result *result,
+                   struct error *e)
+{
+        _cleanup_reference_ struct reference bound = { 0 };
+        _cleanup_(target_free_ptr) struct target *t = NULL;
+        int r = o->bind ? parse_bound(p->image, o->bind, &bound, e) : 0;
+
+        if (r == 0)
+                r = o->output ? layout_target_new(o->output, &t, e) : home_of(p->image, &t, e);
+        if (r == 0)
+                r = make_index(p, e);
+        if (r == 0)
+                r = put_index(p, t, e);
+        if (r == 0)
+                r = attach_index(p, t, e);
+        if (r == 0 && o->bind)
+                r = bind_index(p, &bound, &result->bound, e);
+        result->index = p->digest;
+        return r;
+}
+
+int image_publish(struct image *i, const struct publish_options *options, struct publish_result *ret, struct error *e)
+{
+        _cleanup_(publication_clear) struct publication p = { .image = i };
+        struct publish_result result = { 0 };
+        struct error own = ERROR_INIT;
+        int r;
+
+        if (!e)
+                e = &own;
+        LOG_SCOPE(0, i->reference);
+        r = compress_layers(&p, e);
         if (r < 0)
-                return error_oom(e);
-        *ret = b;
-        b = (struct buf) { 0 };
+                return r;
+        if (p.count == 0 && options->bind)
+                return error_set(e, ERROR_USAGE, EINVAL, "%s: every layer carries a table: there is nothing to bind",
+                                 i->reference);
+        if (p.count > 0)
+                r = publish(&p, options, &result, e);
+        if (r < 0)
+                return r;
+        result.layers = p.count;
+        for (size_t k = 0; k < p.count; k++)
+                result.bytes += p.layers[k].data.len;
+        *ret = result;
         return 0;
 }

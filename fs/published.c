@@ -297,6 +297,30 @@ static int import_toc(const struct published_import *import, struct blob *blob, 
 
 /* ---- SOCI's ---- */
 
+static int take_start(void *context, uint64_t offset, const uint8_t *data, size_t n, struct error *e)
+{
+        uint8_t *start = context;
+
+        (void) e;
+        memcpy(start + offset, data, n);
+        return 0;
+}
+
+/* What a ztoc does not tell of the layer's first bytes. */
+static int check_start(const struct published_import *import, const struct ztoc *z, struct error *e)
+{
+        const struct blob_stream stream = {
+                .blob = import->layer, .pool = import->pool, .timeout_ms = import->timeout_ms, .cancel = import->cancel
+        };
+        uint8_t start[ZTOC_START] = { 0 };
+        int r;
+
+        if (!ztoc_start_is_assumed(z))
+                return 0;
+        r = blob_stream(&stream, 0, MIN(import->layer->size, (uint64_t) ZTOC_START), take_start, start, e);
+        return r < 0 ? r : ztoc_check_start(z, start, e);
+}
+
 static int convert_ztoc(const struct published_import *import, const void *data, const char *name, struct error *e)
 {
         _cleanup_(ztoc_free_ptr) struct ztoc *z = NULL;
@@ -304,6 +328,8 @@ static int convert_ztoc(const struct published_import *import, const void *data,
         int r;
 
         r = ztoc_read(data, (size_t) import->table->size, import->layer->size, &z, e);
+        if (r == 0)
+                r = check_start(import, z, e);
         if (r < 0)
                 return error_prefix(e, "%s", name);
         ztoc_chunks(z, &chunks);

@@ -79,6 +79,10 @@ struct regfs_options {
         /* Called now and then from regfs_open's thread while layers are indexed; non-zero ends it with -ECANCELED. */
         int (*progress)(void *context, const struct regfs_progress *progress);
         void *progress_context;
+        /* Published indexes: "auto" (the default: what the image binds, and for a reference without a digest also what
+         * lies beside it), "none" (the layers alone, not even the tables that they carry), "referrers" (also for a
+         * reference by digest), or the reference of an index. */
+        const char *index;
 };
 
 #define REGFS_OPTIONS_INIT                           \

@@ -14,21 +14,37 @@
 int command_mount(int argc, char **argv);
 int command_umount(int argc, char **argv);
 int command_mounts(int argc, char **argv);
+int command_index(int argc, char **argv);
+int command_inspect(int argc, char **argv);
 int command_verify(int argc, char **argv);
+
+/* Commands that open an image. */
+enum command {
+        COMMAND_MOUNT = 1 << 0,
+        COMMAND_INDEX = 1 << 1,
+        COMMAND_INSPECT = 1 << 2,
+        COMMAND_VERIFY = 1 << 3,
+        COMMANDS_ALL = COMMAND_MOUNT | COMMAND_INDEX | COMMAND_INSPECT | COMMAND_VERIFY,
+};
 
 /* What the options of a command that opens an image say. Strings are borrowed from argv, or held in `owned`. */
 struct command_options {
+        enum command command;
         struct regfs_options image;
         enum log_level log_level;
         const char *log_file;
         bool foreground;
-        struct buf fuse; /* the -o options that are libfuse's, with commas between */
+        bool json;
+        bool push;          /* index */
+        const char *bind;   /* index */
+        const char *output; /* index */
+        struct buf fuse;    /* the -o options that are libfuse's, with commas between */
         char **owned;
         size_t owned_count;
         size_t owned_allocated;
 };
 
-void command_options_init(struct command_options *o);
+void command_options_init(struct command_options *o, enum command command);
 void command_options_clear(struct command_options *o);
 
 /* Parses the options of an image command. *RET_FIRST is the index of the first operand in argv (which getopt permutes).

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "command.h"
-#include "regfs/json.h"
+#include "layers.h"
 #include "regfs/mount.h"
 
 static const char help[] =
@@ -16,15 +16,6 @@ static const char help[] =
         "\n"
         "      --json  an array of objects\n"
         "      --help  this text\n";
-
-/* Bytes that are no UTF-8 pass as they are, as paths do. */
-static void print_json_string(const char *s)
-{
-        _cleanup_buf_ struct buf text = { 0 };
-
-        if (json_quote(&text, s) == 0)
-                fwrite(text.data, 1, text.len, stdout);
-}
 
 static void print_json_member(const char *name, const char *value)
 {

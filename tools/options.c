@@ -10,6 +10,10 @@
 const char command_options_help[] =
         "Image:\n"
         "      --platform OS/ARCH[/VARIANT]  which image of an index (default: this host's)\n"
+        "      --index=auto|none|referrers|REF\n"
+        "                                    published indexes: what the image binds, and for a tag also what lies\n"
+        "                                    beside it (auto, the default); the layers alone; also for a reference\n"
+        "                                    by digest; the index that REF names\n"
         "      --plain-http                  talk http to the registry\n"
         "      --tls-verify=BOOL             verify the registry's certificate (default: true)\n"
         "      --creds USER:PASSWORD         credentials for the registry\n"
@@ -29,6 +33,7 @@ const char command_options_help[] =
 
 enum {
         OPT_PLATFORM = 256,
+        OPT_INDEX,
         OPT_CACHE_DIR,
         OPT_PLAIN_HTTP,
         OPT_TLS_VERIFY,
@@ -39,25 +44,48 @@ enum {
         OPT_MEMORY,
         OPT_LOG_LEVEL,
         OPT_LOG_FILE,
+        OPT_PUSH,
+        OPT_BIND,
+        OPT_OUTPUT,
+        OPT_JSON,
         OPT_VERSION,
 };
 
-static const struct option long_options[] = {
-        { "platform", required_argument, NULL, OPT_PLATFORM },
-        { "cache-dir", required_argument, NULL, OPT_CACHE_DIR },
-        { "plain-http", no_argument, NULL, OPT_PLAIN_HTTP },
-        { "tls-verify", optional_argument, NULL, OPT_TLS_VERIFY },
-        { "creds", required_argument, NULL, OPT_CREDS },
-        { "authfile", required_argument, NULL, OPT_AUTHFILE },
-        { "registries-conf", required_argument, NULL, OPT_REGISTRIES_CONF },
-        { "timeout", required_argument, NULL, OPT_TIMEOUT },
-        { "memory", required_argument, NULL, OPT_MEMORY },
-        { "log-level", required_argument, NULL, OPT_LOG_LEVEL },
-        { "log-file", required_argument, NULL, OPT_LOG_FILE },
-        { "foreground", no_argument, NULL, 'f' },
-        { "help", no_argument, NULL, 'h' },
-        { "version", no_argument, NULL, OPT_VERSION },
-        { NULL, 0, NULL, 0 },
+/* Each with the commands that take it. */
+static const struct {
+        struct option option;
+        unsigned commands;
+} known_options[] = {
+        { { "platform", required_argument, NULL, OPT_PLATFORM }, COMMANDS_ALL },
+        { { "index", required_argument, NULL, OPT_INDEX }, COMMANDS_ALL },
+        { { "cache-dir", required_argument, NULL, OPT_CACHE_DIR }, COMMANDS_ALL },
+        { { "plain-http", no_argument, NULL, OPT_PLAIN_HTTP }, COMMANDS_ALL },
+        { { "tls-verify", optional_argument, NULL, OPT_TLS_VERIFY }, COMMANDS_ALL },
+        { { "creds", required_argument, NULL, OPT_CREDS }, COMMANDS_ALL },
+        { { "authfile", required_argument, NULL, OPT_AUTHFILE }, COMMANDS_ALL },
+        { { "registries-conf", required_argument, NULL, OPT_REGISTRIES_CONF }, COMMANDS_ALL },
+        { { "timeout", required_argument, NULL, OPT_TIMEOUT }, COMMANDS_ALL },
+        { { "memory", required_argument, NULL, OPT_MEMORY }, COMMANDS_ALL },
+        { { "log-level", required_argument, NULL, OPT_LOG_LEVEL }, COMMANDS_ALL },
+        { { "log-file", required_argument, NULL, OPT_LOG_FILE }, COMMANDS_ALL },
+        { { "foreground", no_argument, NULL, 'f' }, COMMAND_MOUNT },
+        { { "push", no_argument, NULL, OPT_PUSH }, COMMAND_INDEX },
+        { { "bind", required_argument, NULL, OPT_BIND }, COMMAND_INDEX },
+        { { "output", required_argument, NULL, OPT_OUTPUT }, COMMAND_INDEX },
+        { { "json", no_argument, NULL, OPT_JSON }, COMMAND_INDEX | COMMAND_INSPECT },
+        { { "help", no_argument, NULL, 'h' }, COMMANDS_ALL },
+        { { "version", no_argument, NULL, OPT_VERSION }, COMMANDS_ALL },
+};
+
+static const struct {
+        enum command command;
+        const char *name;
+        const char *letters;
+} commands[] = {
+        { COMMAND_MOUNT, "mount", ":fho:" },
+        { COMMAND_INDEX, "index", ":ho:" },
+        { COMMAND_INSPECT, "inspect", ":h" },
+        { COMMAND_VERIFY, "verify", ":h" },
 };
 
 /* What mount(8) and fstab(5) put among the options and deal with themselves, or what a read-only tree has anyway. */
@@ -73,9 +101,10 @@ static const char *const for_fuse[] = {
         "dirsync",
 };
 
-void command_options_init(struct command_options *o)
+void command_options_init(struct command_options *o, enum command command)
 {
         *o = (struct command_options) {
+                .command = command,
                 .image = REGFS_OPTIONS_INIT,
                 .log_level = LOG_LEVEL_WARNING,
         };
@@ -183,6 +212,23 @@ static int set_option(struct command_options *o, int option, const char *value, 
         case OPT_LOG_FILE:
                 o->log_file = value;
                 return 0;
+        case OPT_INDEX:
+                if (*value == '\0')
+                        return bad_value(e, "index", value, "auto, none, referrers or the reference of an index");
+                o->image.index = value;
+                return 0;
+        case OPT_PUSH:
+                o->push = true;
+                return 0;
+        case OPT_BIND:
+                o->bind = value;
+                return 0;
+        case OPT_OUTPUT:
+                o->output = value;
+                return 0;
+        case OPT_JSON:
+                o->json = true;
+                return 0;
         case 'f':
                 o->foreground = true;
                 return 0;
@@ -201,13 +247,14 @@ static bool is_among(const char *s, const char *const *words, size_t count)
         return false;
 }
 
-/* The long option of that name, with _ or - between words; never help or version. */
+/* The long option of mount of that name, with _ or - between words; never help or version. */
 static const struct option *find_long(const char *name, size_t length)
 {
-        for (const struct option *l = long_options; l->name; l++) {
+        for (size_t i = 0; i < ELEMENTSOF(known_options); i++) {
+                const struct option *l = &known_options[i].option;
                 size_t k = 0;
 
-                if (l->val == 'h' || l->val == OPT_VERSION)
+                if (!(known_options[i].commands & COMMAND_MOUNT) || l->val == 'h' || l->val == OPT_VERSION)
                         continue;
                 while (k < length && l->name[k] && (l->name[k] == name[k] || (l->name[k] == '-' && name[k] == '_')))
                         k++;
@@ -269,15 +316,36 @@ static int set_words(struct command_options *o, const char *list, struct error *
         return 0;
 }
 
+/* "-o" is a list of mount options for mount, a directory elsewhere. */
+static int set_o(struct command_options *o, const char *value, struct error *e)
+{
+        return o->command == COMMAND_MOUNT ? set_words(o, value, e) : set_option(o, OPT_OUTPUT, value, e);
+}
+
+static void options_of(enum command command, struct option long_options[ELEMENTSOF(known_options) + 1])
+{
+        size_t n = 0;
+
+        for (size_t k = 0; k < ELEMENTSOF(known_options); k++)
+                if (known_options[k].commands & command)
+                        long_options[n++] = known_options[k].option;
+        long_options[n] = (struct option) { 0 };
+}
+
 int command_options_parse(struct command_options *o, int argc, char **argv, const char *help, int *ret_first,
                           struct error *e)
 {
+        struct option long_options[ELEMENTSOF(known_options) + 1];
         int option, r = 0;
+        size_t which = 0;
 
+        while (commands[which].command != o->command)
+                which++;
+        options_of(o->command, long_options);
         /* Start over: somebody may have parsed before, and glibc keeps state. */
         optind = 0;
         opterr = 0;
-        while (r == 0 && (option = getopt_long(argc, argv, ":fho:", long_options, NULL)) != -1) {
+        while (r == 0 && (option = getopt_long(argc, argv, commands[which].letters, long_options, NULL)) != -1) {
                 switch (option) {
                 case 'h':
                         printf("%s%s", help, command_options_help);
@@ -286,13 +354,13 @@ int command_options_parse(struct command_options *o, int argc, char **argv, cons
                         printf("regfs %s\n", regfs_version());
                         return 1;
                 case 'o':
-                        r = set_words(o, optarg, e);
+                        r = set_o(o, optarg, e);
                         break;
                 case ':':
                         return error_set(e, ERROR_USAGE, EINVAL, "%s: needs a value", argv[optind - 1]);
                 case '?':
-                        return error_set(e, ERROR_USAGE, EINVAL, "%s: unknown option (regfs mount --help)",
-                                         argv[optind - 1]);
+                        return error_set(e, ERROR_USAGE, EINVAL, "%s: unknown option (regfs %s --help)",
+                                         argv[optind - 1], commands[which].name);
                 default:
                         r = set_option(o, option, optarg, e);
                 }

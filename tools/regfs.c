@@ -14,7 +14,9 @@ static const struct {
         { "mount", command_mount, "[OPTIONS] REF DIR", "mount an image, read-only" },
         { "umount", command_umount, "[-l] DIR…", "unmount images" },
         { "mounts", command_mounts, "[--json]", "list the images that are mounted" },
-        { "verify", command_verify, "[OPTIONS] REF", "compare an image's indexes with its layers" },
+        { "inspect", command_inspect, "[OPTIONS] REF", "tell by which tables an image is read" },
+        { "index", command_index, "[OPTIONS] REF", "index an image's layers, and publish that" },
+        { "verify", command_verify, "[OPTIONS] REF", "compare an image's tables with its layers" },
 };
 
 static void print_help(FILE *f)

@@ -100,7 +100,7 @@ int command_verify(int argc, char **argv)
         struct error e = ERROR_INIT;
         int first, r;
 
-        command_options_init(&options);
+        command_options_init(&options, COMMAND_VERIFY);
         r = command_options_parse(&options, argc, argv, help, &first, &e);
         if (r > 0)
                 return 0;

@@ -2,6 +2,7 @@
 
 #include "regfs/blob.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static void strv_free(char **v)
@@ -54,6 +55,15 @@ void descriptors_free(struct descriptor *items, size_t count)
         for (size_t k = 0; k < count; k++)
                 descriptor_clear(&items[k]);
         free(items);
+}
+
+char *referrers_tag(const struct digest *subject, char *out)
+{
+        char hex[2 * DIGEST_MAX_SIZE + 1];
+
+        (void) snprintf(out, REFERRERS_TAG_MAX, "%s-%.64s", digest_algorithm_name(subject->algorithm),
+                        digest_hex(subject, hex));
+        return out;
 }
 
 int descriptor_copy(const struct descriptor *d, struct descriptor *ret)

@@ -491,6 +491,50 @@ static int ask_front_door(struct client *c, const struct endpoint *endpoint, con
         return r < 0 ? r : parse_answer(answer, ret, e);
 }
 
+/* ACTIONS, N bytes with commas between, and those of a push that are missing. */
+static int add_push_actions(struct buf *scope, const char *actions, size_t n)
+{
+        static const char *const wanted[] = { "pull", "push" };
+        int r = buf_append(scope, actions, n);
+
+        for (size_t k = 0; r == 0 && k < ELEMENTSOF(wanted); k++) {
+                bool found = false;
+
+                for (const char *a = actions; a < actions + n; a += strcspn(a, ", ") + 1)
+                        found = found || (str_after(a, wanted[k]) && strchr(", ", a[strlen(wanted[k])]));
+                if (!found)
+                        r = buf_printf(scope, ",%s", wanted[k]);
+        }
+        return r;
+}
+
+/* Some registries name in every challenge what a pull wants (GHCR), and all of them what the very request wants: a
+ * token for a push is asked for what pushes want in all, and asked for once. */
+static int widen_scope(const struct endpoint *endpoint, struct challenge *challenge)
+{
+        _cleanup_free_ char *own = str_printf("repository:%s:", endpoint->repository);
+        _cleanup_buf_ struct buf wider = { 0 };
+        int r = own ? 0 : -ENOMEM;
+
+        for (const char *word = challenge->scope; word && *word && r == 0; word += strspn(word, " ")) {
+                const char *actions = str_after(word, own);
+                size_t n = strcspn(word, " ");
+
+                r = wider.len > 0 ? buf_append_char(&wider, ' ') : 0;
+                if (r == 0 && actions)
+                        r = buf_append_str(&wider, own);
+                if (r == 0)
+                        r = actions ? add_push_actions(&wider, actions, strcspn(actions, " "))
+                                    : buf_append(&wider, word, n);
+                word += n;
+        }
+        if (r < 0 || wider.len == 0)
+                return r;
+        free(challenge->scope);
+        challenge->scope = buf_steal(&wider);
+        return challenge->scope ? 0 : -ENOMEM;
+}
+
 int authorize_again(struct client *c, const struct endpoint *endpoint, enum request_kind kind, struct transfer *answer,
                     const char *url, deadline_t deadline, struct authorization *a, struct error *e)
 {
@@ -513,6 +557,8 @@ int authorize_again(struct client *c, const struct endpoint *endpoint, enum requ
                                  "%s: 401 Unauthorized, and no challenge that regfs can answer", masked);
         if (r < 0)
                 return error_prefix(e, "%s", masked);
+        if (kind == REQUEST_PUSH && widen_scope(endpoint, &challenge) < 0)
+                return error_oom(e);
         log_debug("%s: challenge %s realm=\"%s\" service=\"%s\" scope=\"%s\" error=\"%s\"", masked,
                   challenge.scheme == AUTH_BEARER ? "Bearer" : "Basic", challenge.realm ? challenge.realm : "",
                   challenge.service ? challenge.service : "", challenge.scope ? challenge.scope : "",

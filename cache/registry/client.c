@@ -96,10 +96,12 @@ static char *challenge_key(const struct endpoint *endpoint, enum request_kind ki
         return str_printf("%s %s %d", endpoint->host, endpoint->repository, (int) kind);
 }
 
-/* Blobs of a repository that only its manifest was asked of: most registries want the same token. */
+/* Blobs of a repository that only its manifest was asked of: most registries want the same token. Not for a push, which
+ * no token for pulls is good for. */
 int client_recall(struct client *c, const struct endpoint *endpoint, enum request_kind kind, struct challenge *ret)
 {
-        _cleanup_free_ char *key = challenge_key(endpoint, kind), *other = challenge_key(endpoint, REQUEST_MANIFEST);
+        const enum request_kind second = kind == REQUEST_PUSH ? kind : REQUEST_MANIFEST;
+        _cleanup_free_ char *key = challenge_key(endpoint, kind), *other = challenge_key(endpoint, second);
         const struct challenge *known;
         int r = 0;
 
@@ -137,7 +139,7 @@ int client_remember(struct client *c, const struct endpoint *endpoint, enum requ
 
 void client_forget(struct client *c, const struct endpoint *endpoint, enum request_kind kind)
 {
-        const enum request_kind kinds[] = { kind, REQUEST_MANIFEST };
+        const enum request_kind kinds[] = { kind, kind == REQUEST_PUSH ? kind : REQUEST_MANIFEST };
 
         for (size_t k = 0; k < ELEMENTSOF(kinds); k++) {
                 _cleanup_free_ char *key = challenge_key(endpoint, kinds[k]);
@@ -270,28 +272,6 @@ static int check_manifest(struct registry_source *s, const struct transfer *t, c
         return r < 0 ? error_errno(e, -r, "%s: hashing", s->source.name) : 0;
 }
 
-static int read_body(struct exchange *x, deadline_t deadline, struct buf *ret, struct error *e)
-{
-        uint64_t received;
-        const char *body;
-        size_t n;
-
-        for (;;) {
-                int r = exchange_answer(x, deadline, e);
-
-                if (r < 0)
-                        return r;
-                r = transfer_wait(x->transfer, UINT64_MAX, deadline, &received, e);
-                if (r == 0)
-                        break;
-                r = exchange_failed(x, deadline, e);
-                if (r < 0)
-                        return r;
-        }
-        body = transfer_body(x->transfer, &n);
-        return buf_append(ret, body, n) < 0 ? error_oom(e) : 0;
-}
-
 static int get_manifest(struct source *source, const struct digest *digest, deadline_t deadline, struct document *ret,
                         struct error *e)
 {
@@ -313,7 +293,7 @@ static int get_manifest(struct source *source, const struct digest *digest, dead
         x.path = path;
         x.accept = MANIFEST_TYPES;
         x.max_body = MANIFEST_MAX;
-        r = read_body(&x, deadline, &d.body, e);
+        r = exchange_read(&x, deadline, &d.body, e);
         if (r == -ENOENT)
                 return not_found(s, path, e);
         if (r < 0)
@@ -388,6 +368,7 @@ static const struct source_ops registry_ops = {
         .resolve = resolve,
         .manifest = get_manifest,
         .blob = open_blob,
+        .referrers = registry_referrers,
         .free = free_source,
 };
 
@@ -433,6 +414,6 @@ int client_get(struct source *source, const char *path, const char *accept, size
         x.path = path;
         x.accept = accept;
         x.max_body = max;
-        r = read_body(&x, deadline, ret_body, e);
+        r = exchange_read(&x, deadline, ret_body, e);
         return r < 0 ? error_prefix(e, "%s", source->name) : 0;
 }

@@ -7,7 +7,9 @@
  *     remote_blob.c  blobs by range
  *     exchange.c     one request, patiently: endpoints, redirects, retries
  *     authorize.c    which Authorization goes with it: challenges, tokens
- *     answer.c       what an answer that is no success means */
+ *     answer.c       what an answer that is no success means
+ *     referrers.c    what names a manifest as its subject
+ *     push.c         a repository as a target */
 
 #include <stdatomic.h>
 
@@ -20,6 +22,7 @@ enum request_kind {
         REQUEST_MANIFEST,
         REQUEST_BLOB,
         REQUEST_OTHER,
+        REQUEST_PUSH, /* whatever is asked to write: its token is no other's */
 };
 
 /* Lock order: `lock` is a leaf. */
@@ -113,9 +116,14 @@ struct exchange {
         struct registry_source *source;
         enum request_kind kind;
         const char *method;
-        const char *path;   /* below /v2/<repository>/ */
-        const char *accept; /* or NULL */
-        bool by_tag;        /* a mirror may serve digests only */
+        const char *path;         /* below /v2/<repository>/ */
+        const char *accept;       /* or NULL */
+        const char *upload;       /* or NULL: asked instead of the path; where the registry wants an upload to go */
+        const char *content_type; /* of the body, or NULL */
+        const void *body;         /* of a PUT: sent with each attempt */
+        size_t body_length;
+        bool once;   /* what fails is tried again by the caller, from further back */
+        bool by_tag; /* a mirror may serve digests only */
         size_t max_body;
         bool ranged;
         uint64_t offset, length;
@@ -133,6 +141,7 @@ struct exchange {
         bool plain;                /* an insecure endpoint is tried in plain http */
         bool remembered;           /* url is a target that an earlier request was redirected to */
         unsigned hops;
+        unsigned status;    /* of the last request's answer; 0: none */
         unsigned attempts;  /* failures that may go away, so far */
         struct error cause; /* the last of them */
         struct authorization authorization;
@@ -154,9 +163,18 @@ int exchange_begin(struct exchange *x, const char *target, deadline_t deadline, 
 /* Waits for an answer of 2xx, trying whatever is worth trying until DEADLINE. x->transfer has it then. */
 int exchange_answer(struct exchange *x, deadline_t deadline, struct error *e);
 
+/* exchange_answer, and the whole body, appended to *RET. */
+int exchange_read(struct exchange *x, deadline_t deadline, struct buf *ret, struct error *e);
+
 /* The body broke off, or the attempt failed otherwise: E, which says why, decides whether another one is worth it.
  * Returns 0 after a pause, with the next attempt chosen (exchange_begin sends it), or the error for good. */
 int exchange_failed(struct exchange *x, deadline_t deadline, struct error *e);
+
+/* ---- referrers.c ---- */
+
+/* As source_referrers. */
+int registry_referrers(struct source *source, const struct digest *subject, deadline_t deadline,
+                       struct descriptor **ret, size_t *ret_count, struct error *e);
 
 /* ---- remote_blob.c ---- */
 

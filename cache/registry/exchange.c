@@ -107,6 +107,16 @@ static void remember_plain(const struct exchange *x)
         mutex_unlock(&c->lock);
 }
 
+/* True when URL is at the endpoint itself. */
+static bool is_own(const struct exchange *x, const char *url)
+{
+        const struct endpoint *endpoint = endpoint_of(x);
+        _cleanup_free_ char *own = str_printf(
+                "%s://%s/", speaks_plain_http(x->source->client, endpoint) ? "http" : "https", endpoint->host);
+
+        return own && http_same_origin(own, url);
+}
+
 static int make_url(struct exchange *x, struct error *e)
 {
         const struct endpoint *endpoint;
@@ -115,6 +125,9 @@ static int make_url(struct exchange *x, struct error *e)
         if (is_external(x)) {
                 x->url = strdup(x->external[x->endpoint - x->source->endpoints.count]);
                 x->elsewhere = true;
+        } else if (x->upload) {
+                x->url = strdup(x->upload);
+                x->elsewhere = !is_own(x, x->upload);
         } else {
                 endpoint = endpoint_of(x);
                 x->url = str_printf("%s://%s/v2/%s/%s",
@@ -135,6 +148,8 @@ static void fill_request(const struct exchange *x, const char *const *headers, c
                 .url = x->url,
                 .headers = headers,
                 .tls = tls,
+                .body = x->body,
+                .body_length = x->body_length,
                 .ranged = x->ranged,
                 .range_offset = x->offset,
                 .range_length = x->length,
@@ -154,12 +169,13 @@ static int send_request(struct exchange *x, deadline_t deadline, struct error *e
         const struct endpoint *endpoint = is_external(x) ? NULL : endpoint_of(x);
         _cleanup_(secret_free_ptr) char *authorization = NULL;
         struct http_request request;
-        _cleanup_free_ char *accept = NULL;
-        const char *headers[3] = { NULL };
+        _cleanup_free_ char *accept = NULL, *content_type = NULL;
+        const char *headers[4] = { NULL };
         struct http_tls tls = { 0 };
         size_t n = 0;
         int r;
 
+        x->status = 0;
         /* Nothing of ours goes to another host: neither credentials nor certificates. */
         if (endpoint && !x->elsewhere) {
                 r = authorize(c, endpoint, x->kind, deadline, &x->authorization, &authorization, e);
@@ -179,6 +195,12 @@ static int send_request(struct exchange *x, deadline_t deadline, struct error *e
                 if (!accept)
                         return error_oom(e);
                 headers[n++] = accept;
+        }
+        if (x->content_type) {
+                content_type = str_printf("Content-Type: %s", x->content_type);
+                if (!content_type)
+                        return error_oom(e);
+                headers[n++] = content_type;
         }
         if (authorization)
                 headers[n++] = authorization;
@@ -303,6 +325,8 @@ int exchange_failed(struct exchange *x, deadline_t deadline, struct error *e)
 {
         uint64_t retry_after = UINT64_MAX;
 
+        if (x->once)
+                return -e->code;
         if (x->transfer && e->code == EAGAIN)
                 retry_after = transfer_retry_after(x->transfer);
         x->transfer = transfer_unref(x->transfer);
@@ -398,6 +422,7 @@ static int judge(struct exchange *x, deadline_t deadline, struct error *e)
         r = transfer_wait_headers(x->transfer, deadline, e);
         if (r < 0)
                 return r;
+        x->status = transfer_status(x->transfer);
         if (target_expired(x)) {
                 log_debug("the redirect target answers %u: asking the registry again", transfer_status(x->transfer));
                 x->transfer = transfer_unref(x->transfer);
@@ -442,4 +467,26 @@ int exchange_answer(struct exchange *x, deadline_t deadline, struct error *e)
                 if (r < 0)
                         return r;
         }
+}
+
+int exchange_read(struct exchange *x, deadline_t deadline, struct buf *ret, struct error *e)
+{
+        uint64_t received;
+        const char *body;
+        size_t n;
+
+        for (;;) {
+                int r = exchange_answer(x, deadline, e);
+
+                if (r < 0)
+                        return r;
+                r = transfer_wait(x->transfer, UINT64_MAX, deadline, &received, e);
+                if (r == 0)
+                        break;
+                r = exchange_failed(x, deadline, e);
+                if (r < 0)
+                        return r;
+        }
+        body = transfer_body(x->transfer, &n);
+        return buf_append(ret, body, n) < 0 ? error_oom(e) : 0;
 }

@@ -44,6 +44,7 @@ void manifest_clear(struct manifest *m)
         for (char **a = m->annotations; a && *a; a++)
                 free(*a);
         free(m->annotations);
+        free(m->artifact_type);
         *m = (struct manifest) { 0 };
 }
 
@@ -258,6 +259,51 @@ static int take_index(const struct context *c, const struct json *root, struct m
         return take_descriptors(c, root, "manifests", STRINGS_MAX, &m->manifests, &m->manifest_count);
 }
 
+/* ---- artifacts ---- */
+
+/* A member that is there, and not as the null that some writers put where they have nothing. */
+static bool has_member(const struct json *v, const char *name)
+{
+        const struct json *m = json_member(v, name);
+
+        return m && !json_is_null(m);
+}
+
+static int take_subject(const struct context *c, const struct json *root, struct manifest *m)
+{
+        _cleanup_descriptor_ struct descriptor subject = { 0 };
+        int r;
+
+        if (!has_member(root, "subject"))
+                return 0;
+        r = take_descriptor(c, json_member(root, "subject"), &subject);
+        if (r == 0)
+                m->subject = subject.digest;
+        return r;
+}
+
+static int take_artifact(const struct context *c, const struct json *root, struct manifest *m)
+{
+        int r = 0;
+
+        m->kind = MANIFEST_IMAGE;
+        if (has_member(root, "config"))
+                r = take_descriptor(c, json_member(root, "config"), &m->config);
+        if (r == 0 && has_member(root, "layers"))
+                r = take_descriptors(c, root, "layers", MANIFEST_LAYERS_MAX, &m->layers, &m->layer_count);
+        if (r == 0)
+                r = take_subject(c, root, m);
+        if (r == 0)
+                r = take_text(c, root, "artifactType", false, &m->artifact_type);
+        if (r < 0 || (m->artifact_type && *m->artifact_type))
+                return r;
+        free(m->artifact_type);
+        m->artifact_type = NULL;
+        if (m->config.media_type && *m->config.media_type && str_copy(m->config.media_type, &m->artifact_type) < 0)
+                return error_oom(c->e);
+        return 0;
+}
+
 /* ---- documents ---- */
 
 static bool contains(const char *s, const char *word)
@@ -289,7 +335,8 @@ static int check_types(const struct context *c, const char *served, const char *
         return 0;
 }
 
-static int take_document(const struct context *c, const struct json *root, const char *served, struct manifest *m)
+static int take_document(const struct context *c, const struct json *root, const char *served, bool artifact,
+                         struct manifest *m)
 {
         bool image = json_member(root, "layers") || json_member(root, "config");
         bool index = json_member(root, "manifests");
@@ -310,9 +357,15 @@ static int take_document(const struct context *c, const struct json *root, const
         /* What could be read as either would be two images under one digest (CVE-2021-41190). */
         if (image && index)
                 return bad(c, "the document has both layers and manifests");
+        if (artifact && index)
+                return bad(c, "not the manifest of an artifact but an index");
+        /* The type alone makes one of an artifact that has nothing but annotations. */
+        if (artifact && has_member(root, "artifactType"))
+                image = true;
         if (!image && !index)
-                return bad(c, "not a container image: the document has neither layers nor manifests%s%s",
-                           *stated ? "; it says it is " : "", stated);
+                return bad(c, "%s: the document has neither layers nor manifests%s%s",
+                           artifact ? "not an artifact" : "not a container image", *stated ? "; it says it is " : "",
+                           stated);
         type = *stated || !str_after(served, "application/vnd.") ? stated : served;
         if (*type && image && (contains(type, "index") || contains(type, "manifest.list")))
                 return bad(c, "its type is %s, but it has layers", type);
@@ -321,10 +374,13 @@ static int take_document(const struct context *c, const struct json *root, const
         r = take_strings(c, root, "annotations", true, &m->annotations);
         if (r < 0)
                 return r;
+        if (artifact)
+                return take_artifact(c, root, m);
         return image ? take_image(c, root, m) : take_index(c, root, m);
 }
 
-int manifest_parse(const struct document *document, const char *name, struct manifest *ret, struct error *e)
+static int parse(const struct document *document, const char *name, bool artifact, struct manifest *ret,
+                 struct error *e)
 {
         _cleanup_(json_free_ptr) struct json *root = NULL;
         _cleanup_manifest_ struct manifest m = { 0 };
@@ -337,12 +393,22 @@ int manifest_parse(const struct document *document, const char *name, struct man
                 return error_prefix(c.e, "%s", name);
         if (!json_is_object(root))
                 return bad(&c, "the manifest is no JSON object");
-        r = take_document(&c, root, document->media_type ? document->media_type : "", &m);
+        r = take_document(&c, root, document->media_type ? document->media_type : "", artifact, &m);
         if (r < 0)
                 return r;
         *ret = m;
         m = (struct manifest) { 0 };
         return 0;
+}
+
+int manifest_parse(const struct document *document, const char *name, struct manifest *ret, struct error *e)
+{
+        return parse(document, name, false, ret, e);
+}
+
+int manifest_parse_artifact(const struct document *document, const char *name, struct manifest *ret, struct error *e)
+{
+        return parse(document, name, true, ret, e);
 }
 
 int config_platform(const struct buf *config, const char *name, struct platform *ret, struct error *e)

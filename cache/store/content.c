@@ -347,9 +347,21 @@ static int store_word(struct content *c, size_t i, uint64_t word)
         return pwrite_full(c->map_fd, &word, sizeof(word), sizeof(struct content_map_header) + i * sizeof(word));
 }
 
+bool content_keeps(const struct content *c)
+{
+        return c->denied == 0;
+}
+
+static bool is_zeros(const struct content *c, size_t i)
+{
+        return c->table->chunks[i].codec == CODEC_ZEROS;
+}
+
 bool content_has(struct content *c, size_t i)
 {
-        return i < c->table->chunk_count && load_word(c, i) != 0 && !(atomic_load(&c->states[i]) & STATE_WRONG);
+        if (i >= c->table->chunk_count)
+                return false;
+        return is_zeros(c, i) || (load_word(c, i) != 0 && !(atomic_load(&c->states[i]) & STATE_WRONG));
 }
 
 /* Takes chunk I for absent from now on. WHY is for the log. */
@@ -505,6 +517,17 @@ static int read_run(struct content *c, const struct run *run)
         return r < 0 ? -EAGAIN : 0;
 }
 
+/* Where the first byte at OFFSET or behind it lies that is not zero by the table alone, END at most: in chunk *I, which
+ * moves on over chunks of zeros. */
+static uint64_t data_behind(const struct content *c, uint64_t offset, uint64_t end, size_t *i)
+{
+        const struct chunk_table *t = c->table;
+
+        while (*i < t->chunk_count && is_zeros(c, *i) && t->chunks[*i].content_offset < end)
+                ++*i;
+        return *i < t->chunk_count ? MIN(MAX(t->chunks[*i].content_offset, offset), end) : end;
+}
+
 int content_read(struct content *c, uint64_t offset, size_t length, void *out)
 {
         const struct chunk_table *t = c->table;
@@ -516,7 +539,7 @@ int content_read(struct content *c, uint64_t offset, size_t length, void *out)
                 return -EINVAL;
         i = chunk_find(t, offset);
         while (offset < end) {
-                uint64_t begin = i < t->chunk_count ? MIN(t->chunks[i].content_offset, end) : end;
+                uint64_t begin = data_behind(c, offset, end, &i);
                 struct run run = { .first = i, .last = i, .begin = offset, .end = offset };
                 int r;
 
@@ -530,7 +553,8 @@ int content_read(struct content *c, uint64_t offset, size_t length, void *out)
                 do {
                         run.end = MIN(chunk_end(&t->chunks[run.last]), end);
                         run.last++;
-                } while (run.end < end && run.last < t->chunk_count && t->chunks[run.last].content_offset == run.end);
+                } while (run.end < end && run.last < t->chunk_count && t->chunks[run.last].content_offset == run.end &&
+                         !is_zeros(c, run.last));
                 r = read_run(c, &run);
                 if (r < 0)
                         return r;

@@ -196,10 +196,9 @@ static int compare_children(const void *a, const void *b)
 
 struct conversion {
         struct itable_builder *b;
-        const struct layer_tree *tree;
+        struct layer_tree *tree;
         struct itable tables;
         struct set_map sets;
-        struct region rows;     /* by node: row + 1, or 0 */
         struct region nodes;    /* by row: node */
         struct region children; /* of the directory at hand */
 };
@@ -207,7 +206,6 @@ struct conversion {
 static void conversion_free(struct conversion *c)
 {
         set_map_free(&c->sets);
-        region_free(&c->rows);
         region_free(&c->nodes);
         region_free(&c->children);
 }
@@ -215,25 +213,24 @@ static void conversion_free(struct conversion *c)
 /* The row of NODE, made if this is its first name. */
 static int row_of(struct conversion *c, uint32_t node, uint32_t parent, uint32_t *ret)
 {
-        uint32_t *row = region_at(&c->rows, uint32_t, node);
-        const struct node *n = layer_node(c->tree, node);
+        struct node *n = layer_node(c->tree, node);
         struct inode *inode;
         int r;
 
-        if (*row == 0) {
+        if (n->row == 0) {
                 r = builder_copy_inode(c->b, &c->tables, &c->sets, &n->inode, parent, ret);
                 if (r < 0)
                         return r;
                 if (!region_append(&c->nodes, &node, sizeof(node)))
                         return -ENOMEM;
-                *row = *ret + 1;
+                n->row = *ret + 1;
                 inode = builder_inode(c->b, *ret);
                 inode->flags = n->inode.flags;
                 /* Whatever was below is gone, and with it the attributes that it would have lent. */
                 if (n->kind == NODE_DIRECTORY && n->flags & NODE_HIDES_LOWER)
                         inode->flags = INODE_OPAQUE;
         }
-        *ret = *row - 1;
+        *ret = n->row - 1;
         return 0;
 }
 
@@ -282,7 +279,7 @@ static int add_directory(struct conversion *c, uint32_t dir)
         region_truncate(&c->children, 0);
         for (uint32_t i = directory->child; i != ITABLE_NONE; i = layer_node(t, i)->sibling) {
                 const struct node *n = layer_node(t, i);
-                const char *name = t->strings.bytes.data + n->name;
+                const char *name = c->tables.strings + n->name;
                 struct child child = {
                         .key = name_key(name, n->name_length), .name = name, .node = i, .length = n->name_length
                 };
@@ -306,23 +303,25 @@ static int add_directory(struct conversion *c, uint32_t dir)
 
 static int convert(struct conversion *c)
 {
+        struct itable_builder *b = c->b;
         uint32_t row;
         int r;
 
         layer_tree_tables(c->tree, &c->tables);
-        if (!region_append(&c->rows, NULL, c->tree->nodes.size / sizeof(struct node) * sizeof(uint32_t)))
-                return -ENOMEM;
+        /* Strings are most of what a tree and its rows have in common: they are not copied. */
+        b->strings = c->tree->strings;
+        c->tree->strings = (struct string_table) { 0 };
         r = set_map_init(&c->sets, &c->tables);
         if (r == 0)
                 r = row_of(c, 0, 0, &row);
         /* The rows are the queue: directories append theirs as they come. */
-        for (uint32_t i = 0; r == 0 && i < region_count(&c->b->inodes, struct inode); i++)
-                if (S_ISDIR(builder_inode(c->b, i)->mode))
+        for (uint32_t i = 0; r == 0 && i < region_count(&b->inodes, struct inode); i++)
+                if (S_ISDIR(builder_inode(b, i)->mode))
                         r = add_directory(c, i);
         return r;
 }
 
-int itable_builder_from_layer(struct itable_builder *b, const struct layer_tree *t, struct error *e)
+int itable_builder_from_layer(struct itable_builder *b, struct layer_tree *t, struct error *e)
 {
         _cleanup_(conversion_free) struct conversion c = { .b = b, .tree = t };
 

@@ -77,11 +77,15 @@ int embedded_kind(const struct descriptor *descriptor, char ret_kind[LAYER_KIND_
 struct reading {
         const struct embedded_options *options;
         const struct trust *trust;
+        const char *kind;
+        struct blob *table;    /* has the table */
+        struct blob *external; /* the same where it is not the layer */
         struct toc_place place;
         const struct toc_decoder_ops *ops;
         struct toc_decoder *decoder;
         struct toc_parser *parser;
         struct toc_rows *rows;
+        struct toc_draft *draft;
         struct hasher *stored, *json; /* NULL where there is nothing to compare with */
         uint64_t decoded;
 
@@ -90,7 +94,6 @@ struct reading {
         int failed;
         struct error why;
         bool verified;
-        bool elsewhere; /* the footer says so */
 };
 
 static void reading_clear(struct reading *d)
@@ -99,8 +102,10 @@ static void reading_clear(struct reading *d)
                 d->ops->close(d->decoder);
         toc_parser_free(d->parser);
         toc_rows_free(d->rows);
+        toc_draft_free(d->draft);
         hasher_free(d->stored);
         hasher_free(d->json);
+        blob_free(d->external);
 }
 
 static int hash(struct hasher *h, const uint8_t *data, size_t n, struct error *e)
@@ -108,6 +113,18 @@ static int hash(struct hasher *h, const uint8_t *data, size_t n, struct error *e
         int r = h ? hasher_update(h, data, n) : 0;
 
         return r < 0 ? error_errno(e, -r, "hashing") : 0;
+}
+
+/* Rows go to the draft as they come: of a million, only those that are not complete are in memory. */
+static int keep_chunks(struct reading *d, struct error *e)
+{
+        const struct chunk *chunks;
+        size_t n = toc_rows_complete(d->rows, &chunks);
+        int r = n > 0 ? toc_draft_chunks(d->draft, chunks, n, e) : 0;
+
+        if (r == 0)
+                toc_rows_drop(d->rows);
+        return r;
 }
 
 static int on_json(void *context, const uint8_t *data, size_t n, struct error *e)
@@ -128,7 +145,7 @@ static int on_json(void *context, const uint8_t *data, size_t n, struct error *e
         }
         if (r < 0 && e)
                 *e = d->why;
-        return r;
+        return r < 0 ? r : keep_chunks(d, e);
 }
 
 static int on_entry(void *context, const struct toc_entry *entry, struct error *e)
@@ -141,6 +158,7 @@ static int on_entry(void *context, const struct toc_entry *entry, struct error *
 static int start(struct reading *d, struct error *e)
 {
         const struct trust *t = d->trust;
+        int r;
 
         d->ops = d->place.codec == CODEC_GZIP ? &estargz_decoder : &zstdchunked_decoder;
         d->stored = t->stored.algorithm ? hasher_new(t->stored.algorithm) : NULL;
@@ -149,7 +167,8 @@ static int start(struct reading *d, struct error *e)
             toc_rows_new(d->place.codec, d->place.data_end, &d->rows) < 0 ||
             toc_parser_new(on_entry, d, &d->parser) < 0)
                 return error_oom(e);
-        return d->ops->open(on_json, d, &d->decoder, e);
+        r = toc_draft_new(d->options->store, &d->options->blob->digest, d->kind, &d->draft, e);
+        return r < 0 ? r : d->ops->open(on_json, d, &d->decoder, e);
 }
 
 static int feed(struct reading *d, const uint8_t *data, size_t n, struct error *e)
@@ -209,7 +228,7 @@ static int open_range(struct reading *d, uint64_t offset, uint64_t length, struc
 
         if (o->cancel && atomic_load(o->cancel))
                 return error_set(e, ERROR_OTHER, ECANCELED, "reading the table of contents was interrupted");
-        return blob_range_open(o->blob, offset, length, buffer, at, o->timeout_ms, ret, e);
+        return blob_range_open(d->table, offset, length, buffer, at, o->timeout_ms, ret, e);
 }
 
 /* Feeds one window as it arrives at DATA. */
@@ -230,7 +249,7 @@ static int feed_window(struct reading *d, struct blob_range *range, const uint8_
         return 0;
 }
 
-/* Bytes [offset, end) of the blob: two windows in one buffer, in turn. */
+/* Bytes [offset, end) of the table's blob: two windows in one buffer, in turn. */
 static int feed_range(struct reading *d, uint64_t offset, uint64_t end, struct error *e)
 {
         _cleanup_(blob_range_close_ptr) struct blob_range *current = NULL;
@@ -304,7 +323,6 @@ static int find_footer(struct reading *d, const uint8_t *tail, size_t n, struct 
         if (d->trust->stored.algorithm)
                 return zstdchunked_footer(tail, n, size, ret, e);
         r = estargz_footer(tail, n, size, ret, e);
-        d->elsewhere = r == -ENOENT;
         return r == -EBADMSG && zstdchunked_footer(tail, n, size, ret, NULL) == 0 ? 0 : r;
 }
 
@@ -318,6 +336,44 @@ static size_t tail_length(uint64_t size)
         return (size_t) MIN(n, size);
 }
 
+/* A blob that cannot be had is no reason to fail: the layer itself is another one. */
+static int feed_external(struct reading *d, struct error *e)
+{
+        struct error why = ERROR_INIT;
+        int r = feed_range(d, 0, d->place.length, &why);
+
+        if (r == 0)
+                return 0;
+        if (r == -EBADMSG || r == -ECANCELED || r == -ENOMEM) {
+                *e = why;
+                return r;
+        }
+        log_warning("%s: its table of contents cannot be had: %s", d->options->blob->name, why.message);
+        return -ENOENT;
+}
+
+/* The footer says that the table is elsewhere: all of a blob that others have to find. */
+static int read_external(struct reading *d, struct error *e)
+{
+        const struct embedded_options *o = d->options;
+        int r = -ENOENT;
+
+        if (o->external)
+                r = o->external(o->external_context, &o->descriptor->digest, &d->external);
+        if (r == -ENOENT)
+                log_info("%s: its table of contents lies elsewhere and is not found: read whole", o->blob->name);
+        if (r < 0)
+                return r;
+        d->table = d->external;
+        d->place.length = d->table->size;
+        r = toc_place_check(&d->place, d->table->size, e);
+        if (r == 0)
+                r = start(d, e);
+        if (r == 0)
+                r = feed_external(d, e);
+        return r < 0 ? r : finish(d, e);
+}
+
 /* Reads the end of the blob, then what of the table stands in front of that. */
 static int read_by_footer(struct reading *d, struct error *e)
 {
@@ -329,6 +385,8 @@ static int read_by_footer(struct reading *d, struct error *e)
         r = read_tail(d, n, &tail, e);
         if (r == 0)
                 r = find_footer(d, tail, n, &d->place, e);
+        if (r == 0 && d->place.external)
+                return read_external(d, e);
         if (r == 0)
                 r = start(d, e);
         if (r < 0)
@@ -361,14 +419,18 @@ static int read_by_position(struct reading *d, struct error *e)
 
 /* ---- publication ---- */
 
-static int publish(struct reading *d, const char *kind, struct error *e)
+static int publish(struct reading *d, struct error *e)
 {
-        const struct embedded_options *o = d->options;
         struct chunk_table chunks;
+        int r = keep_chunks(d, e);
 
-        toc_rows_view(d->rows, o->blob->size, &chunks);
-        return toc_publish(o->store, &o->blob->digest, kind, toc_rows_tree(d->rows), &chunks,
-                           d->place.codec == CODEC_GZIP ? COMPRESSION_GZIP : COMPRESSION_ZSTD, e);
+        if (r < 0)
+                return r;
+        /* The rows of a large table want the memory that its bytes had. */
+        pool_trim(d->options->pool);
+        toc_rows_view(d->rows, d->options->blob->size, &chunks);
+        return toc_draft_publish(d->draft, toc_rows_tree(d->rows), &chunks,
+                                 d->place.codec == CODEC_GZIP ? COMPRESSION_GZIP : COMPRESSION_ZSTD, e);
 }
 
 static int read_table(struct reading *d, struct error *e)
@@ -397,17 +459,17 @@ int embedded_index(const struct embedded_options *options, char ret_kind[LAYER_K
                 return r;
         name_kind(&trust, kind);
         for (bool again = false;; again = true) {
-                _cleanup_(reading_clear) struct reading d = { .options = options, .trust = &trust };
+                _cleanup_(reading_clear) struct reading d = {
+                        .options = options, .trust = &trust, .kind = kind, .table = options->blob
+                };
 
                 r = read_table(&d, e);
                 if (r == -EBADMSG && !d.verified && !again) {
                         log_warning("%s: fetched once more", e->message);
                         continue;
                 }
-                if (d.elsewhere)
-                        log_info("%s: its table of contents is in an image of its own", options->blob->name);
                 if (r == 0)
-                        r = publish(&d, kind, e);
+                        r = publish(&d, e);
                 break;
         }
         if (r == 0)

@@ -85,15 +85,20 @@ int toc_rows_add(struct toc_rows *rows, const struct toc_entry *entry, struct er
 /* Ends the last chunk, and the tree. */
 int toc_rows_finish(struct toc_rows *rows, struct error *e);
 
-/* Valid while ROWS lives. */
-const struct layer_tree *toc_rows_tree(const struct toc_rows *rows);
+/* The chunks that are complete so far, in order; toc_rows_drop makes room where they are kept elsewhere. */
+size_t toc_rows_complete(const struct toc_rows *rows, const struct chunk **ret);
+void toc_rows_drop(struct toc_rows *rows);
+
+/* Valid while ROWS lives; the chunks are those that were not dropped. */
+struct layer_tree *toc_rows_tree(const struct toc_rows *rows);
 void toc_rows_view(const struct toc_rows *rows, uint64_t blob_size, struct chunk_table *ret);
 
 /* ---- where the table is, and its decoding: estargz.c, zstdchunked.c ---- */
 
-/* [offset, offset + length) of the blob. */
+/* [offset, offset + length) of the blob, or all of another one. */
 struct toc_place {
         enum codec codec;
+        bool external; /* which one, the footer does not say: offset and length are 0 */
         uint64_t offset;
         uint64_t length;
         uint64_t decoded;  /* bytes, or 0 where that is not told */
@@ -101,8 +106,7 @@ struct toc_place {
 };
 
 /* Finds the footer at the end of a blob of SIZE bytes, the last N of which are at TAIL. Returns 0; -EBADMSG with E
- * when there is none or it tells what cannot be; estargz_footer: -ENOENT, without E, when it says that the table is
- * elsewhere. */
+ * when there is none or it tells what cannot be. */
 int estargz_footer(const uint8_t *tail, size_t n, uint64_t size, struct toc_place *ret, struct error *e);
 int zstdchunked_footer(const uint8_t *tail, size_t n, uint64_t size, struct toc_place *ret, struct error *e);
 

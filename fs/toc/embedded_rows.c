@@ -28,6 +28,7 @@ static const uint8_t landmark_digest[SHA256_SIZE] = {
 struct toc_rows {
         struct layer_tree *tree;
         struct region chunks;
+        uint32_t dropped; /* chunks in front of those */
         enum codec codec;
         uint64_t data_end;
         uint64_t content_size;
@@ -129,7 +130,7 @@ static int advance(struct toc_rows *rows, const char *name, uint64_t offset, str
 
 static int append_row(struct toc_rows *rows, const struct chunk *row, struct error *e)
 {
-        if (region_count(&rows->chunks, struct chunk) >= CHUNKS_MAX)
+        if (rows->dropped + region_count(&rows->chunks, struct chunk) >= CHUNKS_MAX)
                 return refuse(rows->name, e, "the layer has more than 16 million chunks");
         if (row->content_length > INT64_MAX - rows->content_size)
                 return refuse(rows->name, e, "the layer's files have more than 2^63 bytes");
@@ -366,7 +367,26 @@ int toc_rows_finish(struct toc_rows *rows, struct error *e)
         return r < 0 ? r : layer_tree_finish(rows->tree, e);
 }
 
-const struct layer_tree *toc_rows_tree(const struct toc_rows *rows)
+size_t toc_rows_complete(const struct toc_rows *rows, const struct chunk **ret)
+{
+        *ret = region_array(&rows->chunks, struct chunk);
+        return rows->open ? rows->run : region_count(&rows->chunks, struct chunk);
+}
+
+void toc_rows_drop(struct toc_rows *rows)
+{
+        const struct chunk *complete;
+        size_t n = toc_rows_complete(rows, &complete);
+
+        if (n == 0)
+                return;
+        memmove(rows->chunks.data, complete + n, rows->chunks.size - n * sizeof(*complete));
+        region_truncate(&rows->chunks, rows->chunks.size - n * sizeof(*complete));
+        rows->run = 0;
+        rows->dropped += (uint32_t) n;
+}
+
+struct layer_tree *toc_rows_tree(const struct toc_rows *rows)
 {
         return rows->tree;
 }

@@ -4,7 +4,7 @@
  *
  * The footer is an empty gzip member whose extra field has the table's offset in 16 hex digits and "STARGZ": 51 bytes, the
  * extra field one subfield "SG"; or 47 bytes, without the subfield's header, as the first stargz wrote it. One of 46 bytes
- * has "STARGZEXTERNALTOC" instead: the table is in an image of its own. */
+ * has "STARGZEXTERNALTOC" instead: the same gzip'd tar with the table is a blob of an image of its own. */
 
 #include <sys/stat.h>
 #include <zlib.h>
@@ -84,8 +84,12 @@ int estargz_footer(const uint8_t *tail, size_t n, uint64_t size, struct toc_plac
         const char *found;
 
         found = find(&external_footer, tail, n);
-        if (found && memcmp(found, EXTERNAL_MAGIC, external_footer.length) == 0)
-                return -ENOENT;
+        if (found && memcmp(found, EXTERNAL_MAGIC, external_footer.length) == 0) {
+                place.external = true;
+                place.data_end = size - EXTERNAL_FOOTER_SIZE;
+                *ret = place;
+                return 0;
+        }
         found = find(kind, tail, n);
         if (!found) {
                 kind = &legacy_footer;

@@ -11,6 +11,8 @@
 #include "file.h"
 
 #define HASH_START offsetof(struct itable_file_header, identity)
+#define PIECE (256 * KIB)
+#define WINDOW (8 * MIB) /* of a mapping, and whole pages */
 
 static uint64_t align8(uint64_t n)
 {
@@ -70,36 +72,60 @@ static uint64_t lay_out(const struct section *sections, size_t count, struct who
         return offset;
 }
 
-static int hash_sections(const struct whole_header *h, const struct section *sections, size_t count, uint64_t *ret)
+static bool is_in_place(const struct section *s)
+{
+        return !s->data && s->count > 0;
+}
+
+static int hash_file(int fd, uint64_t offset, uint64_t length, XXH3_state_t *state)
+{
+        _cleanup_free_ char *piece = malloc(PIECE);
+        int r = piece ? 0 : -ENOMEM;
+
+        for (size_t n; r == 0 && length > 0; offset += n, length -= n) {
+                n = (size_t) MIN(length, (uint64_t) PIECE);
+                r = pread_full(fd, piece, n, offset);
+                if (r == 0)
+                        XXH3_64bits_update(state, piece, n);
+        }
+        return r;
+}
+
+static int hash_sections(int fd, const struct whole_header *h, const struct section *sections, size_t count,
+                         uint64_t *ret)
 {
         XXH3_state_t *state = XXH3_createState();
+        int r = 0;
 
         if (!state)
                 return -ENOMEM;
         XXH3_64bits_reset(state);
         XXH3_64bits_update(state, (const char *) h + HASH_START, h->header.header_length - HASH_START);
-        for (size_t i = 0; i < count; i++) {
+        for (size_t i = 0; r == 0 && i < count; i++) {
                 uint64_t length = h->table[i].length;
 
-                if (length > 0)
+                if (is_in_place(&sections[i]))
+                        r = hash_file(fd, h->table[i].offset, length, state);
+                else if (length > 0)
                         XXH3_64bits_update(state, sections[i].data, length);
                 XXH3_64bits_update(state, padding, align8(length) - length);
         }
         *ret = XXH3_64bits_digest(state);
         XXH3_freeState(state);
-        return 0;
+        return r;
 }
 
 static int write_sections(int fd, const struct whole_header *h, const struct section *sections, size_t count)
 {
+        uint64_t kept = is_in_place(&sections[0]) ? h->table[0].offset + h->table[0].length : 0;
         int r;
 
         /* The padding comes from the cut: a file grows by zeros. */
-        if (ftruncate(fd, 0) < 0 || ftruncate(fd, (off_t) h->header.file_length) < 0)
+        if (ftruncate(fd, (off_t) kept) < 0 || ftruncate(fd, (off_t) h->header.file_length) < 0)
                 return -errno;
         r = pwrite_full(fd, h, h->header.header_length, 0);
         for (size_t i = 0; r == 0 && i < count; i++)
-                if (h->table[i].length > 0)
+                if (h->table[i].length > 0 && !is_in_place(&sections[i]))
                         r = pwrite_full(fd, sections[i].data, h->table[i].length, h->table[i].offset);
         return r;
 }
@@ -113,13 +139,13 @@ int itable_file_write(int fd, const struct itable_file *file, const struct itabl
 
         memcpy(h.header.magic, file->magic, sizeof(h.header.magic));
         h.header.version = file->version;
-        h.header.header_length = (uint32_t) (sizeof(h.header) + count * sizeof(h.table[0]));
+        h.header.header_length = (uint32_t) itable_file_first(count);
         h.header.identity = *identity;
         h.header.identity.algorithm = file->subject.algorithm;
         memcpy(h.header.identity.digest, file->subject.bytes, DIGEST_MAX_SIZE);
         h.header.section_count = (uint32_t) count;
         h.header.file_length = lay_out(sections, count, &h);
-        r = hash_sections(&h, sections, count, &h.header.hash);
+        r = hash_sections(fd, &h, sections, count, &h.header.hash);
         if (r == 0)
                 r = write_sections(fd, &h, sections, count);
         return r < 0 ? error_errno(e, -r, "writing the %s of %s", file->what, digest_format(&file->subject, subject))
@@ -143,10 +169,31 @@ static int refuse(const struct reader *r, int code, const char *why)
                          digest_format(&r->file->subject, subject), why);
 }
 
+/* The pages stay in the page cache; only those that somebody looks at later count as this process's memory. */
+static int hash_map(const uint8_t *map, size_t size, uint64_t *ret)
+{
+        XXH3_state_t *state = XXH3_createState();
+
+        if (!state)
+                return -ENOMEM;
+        XXH3_64bits_reset(state);
+        for (size_t at = 0, n; at < size; at += n) {
+                size_t begin = MAX(at, (size_t) HASH_START);
+
+                n = MIN(size - at, (size_t) WINDOW);
+                XXH3_64bits_update(state, map + begin, at + n - begin);
+                madvise((void *) (map + at), n, MADV_DONTNEED);
+        }
+        *ret = XXH3_64bits_digest(state);
+        XXH3_freeState(state);
+        return 0;
+}
+
 static int check_header(const struct reader *r, size_t count)
 {
         const struct itable_file_header *h = (const void *) r->map;
         struct digest subject = { 0 };
+        uint64_t hash;
 
         if (memcmp(h->magic, r->file->magic, sizeof(h->magic)) != 0)
                 return refuse(r, EBADMSG, "the file is none");
@@ -158,10 +205,10 @@ static int check_header(const struct reader *r, size_t count)
                 return refuse(r, ESTALE, "the file has other sections");
         if (h->header_length > r->size)
                 return refuse(r, EBADMSG, "the file is cut");
-        if (XXH3_64bits(r->map + HASH_START, r->size - HASH_START) != h->hash)
+        if (hash_map(r->map, r->size, &hash) < 0)
+                return error_oom(r->e);
+        if (hash != h->hash)
                 return refuse(r, EBADMSG, "the file's checksum is wrong");
-        /* The pages stay in the page cache; only those that somebody looks at count as this process's memory. */
-        madvise((void *) r->map, r->size, MADV_DONTNEED);
         subject.algorithm = h->identity.algorithm;
         memcpy(subject.bytes, h->identity.digest, sizeof(subject.bytes));
         if (!digest_equal(&subject, &r->file->subject))

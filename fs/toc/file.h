@@ -58,7 +58,8 @@ struct itable_file_section {
 _Static_assert(sizeof(struct itable_file_header) == 136, "the header is part of the file format");
 _Static_assert(sizeof(struct itable_file_section) == 24, "the section table is part of the file format");
 
-/* A section in memory: to be written, or as found. */
+/* A section in memory: to be written, or as found. The first one of a file may be in its place already, row by row as
+ * the rows came: then DATA is NULL, and COUNT is not 0. */
 struct section {
         enum section_kind kind;
         uint32_t element_size;
@@ -74,6 +75,12 @@ struct section {
 #define ITABLE_SECTIONS 6
 void itable_to_sections(const struct itable *table, struct section sections[ITABLE_SECTIONS]);
 void itable_from_sections(const struct section sections[ITABLE_SECTIONS], struct itable *ret);
+
+/* Where the first section of a file of COUNT sections lies. */
+static inline uint64_t itable_file_first(size_t count)
+{
+        return sizeof(struct itable_file_header) + count * sizeof(struct itable_file_section);
+}
 
 struct itable_file {
         const char *magic; /* of 8 bytes */

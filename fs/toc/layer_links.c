@@ -103,5 +103,8 @@ int layer_tree_finish(struct layer_tree *t, struct error *e)
                         return r;
         }
         t->finished = true;
+        /* Nothing is looked up any more. */
+        slots_free(&t->children);
+        string_table_seal(&t->strings);
         return 0;
 }

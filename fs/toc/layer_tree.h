@@ -32,7 +32,10 @@ struct node {
         uint32_t child;   /* directory: the child that came last */
         uint32_t sibling; /* the child of the same directory that came before */
         uint32_t link;    /* NODE_LINK: path of the target, in strings */
-        uint32_t target;  /* resolved: a NODE_FILE, or ITABLE_NONE when this layer does not hold LINK */
+        union {
+                uint32_t target; /* NODE_LINK, resolved: a NODE_FILE; ITABLE_NONE when this layer does not hold LINK */
+                uint32_t row;    /* any other, once it has one: row + 1 */
+        };
 };
 
 struct layer_tree {

@@ -19,6 +19,10 @@ int string_table_add(struct string_table *t, const void *data, size_t n, uint32_
                 *ret_offset = 0;
                 return 0;
         }
+        if ((uintptr_t) data - (uintptr_t) t->bytes.data < t->bytes.size) {
+                *ret_offset = (uint32_t) ((uintptr_t) data - (uintptr_t) t->bytes.data);
+                return 0;
+        }
         if (slots_reserve(&t->index) < 0)
                 return -ENOMEM;
         hash = cursor = slots_hash(&t->index, data, n, 0);
@@ -42,6 +46,12 @@ int string_table_add(struct string_table *t, const void *data, size_t n, uint32_
         slots_add(&t->index, hash, i);
         *ret_offset = span.offset;
         return 0;
+}
+
+void string_table_seal(struct string_table *t)
+{
+        region_free(&t->spans);
+        slots_free(&t->index);
 }
 
 void string_table_free(struct string_table *t)

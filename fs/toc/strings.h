@@ -14,9 +14,12 @@ struct string_table {
         struct slots index;
 };
 
-/* The offset of N bytes equal to DATA. A string with its NUL is one byte longer than, and another string than, the same
- * without it. DATA must not point into the table. Returns 0, -ENOMEM, or -EFBIG past ITABLE_STRINGS_MAX. */
+/* The offset of N bytes equal to DATA; what points into the table stays where it is. A string with its NUL is one byte
+ * longer than, and another string than, the same without it. Returns 0, -ENOMEM, or -EFBIG past ITABLE_STRINGS_MAX. */
 int string_table_add(struct string_table *t, const void *data, size_t n, uint32_t *ret_offset);
+
+/* Forgets what equal strings are found by: the memory of a table that is not added to any more. */
+void string_table_seal(struct string_table *t);
 void string_table_free(struct string_table *t);
 
 struct xattr_table {

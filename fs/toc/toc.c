@@ -2,24 +2,33 @@
 
 #include "regfs/toc.h"
 
+#include "regfs/io.h"
+
 #include "file.h"
 
-#define TOC_SECTIONS (ITABLE_SECTIONS + 3)
+#define TOC_SECTIONS (3 + ITABLE_SECTIONS)
 
 static struct itable_file toc_file(const struct digest *layer)
 {
         return (struct itable_file) { .magic = "REGFSTOC", .what = "TOC", .version = TOC_VERSION, .subject = *layer };
 }
 
+/* Chunks come first: their place does not depend on how many there are of anything. */
 static void to_sections(const struct itable *itable, const struct chunk_table *chunks,
                         struct section sections[TOC_SECTIONS])
 {
-        struct section *own = sections + ITABLE_SECTIONS;
+        sections[0] = SECTION(SECTION_CHUNKS, chunks->chunks, chunks->chunk_count);
+        sections[1] = SECTION(SECTION_CHECKPOINTS, chunks->checkpoints, chunks->checkpoint_count);
+        sections[2] = SECTION(SECTION_WINDOWS, chunks->windows, chunks->windows_size);
+        itable_to_sections(itable, sections + 3);
+}
 
-        itable_to_sections(itable, sections);
-        own[0] = SECTION(SECTION_CHUNKS, chunks->chunks, chunks->chunk_count);
-        own[1] = SECTION(SECTION_CHECKPOINTS, chunks->checkpoints, chunks->checkpoint_count);
-        own[2] = SECTION(SECTION_WINDOWS, chunks->windows, chunks->windows_size);
+int toc_write_chunks(int fd, uint64_t first, const struct chunk *chunks, size_t count, struct error *e)
+{
+        int r = pwrite_full(fd, chunks, count * sizeof(*chunks),
+                            itable_file_first(TOC_SECTIONS) + first * sizeof(*chunks));
+
+        return r < 0 ? error_errno(e, -r, "writing the chunks of a TOC") : 0;
 }
 
 int toc_write(int fd, const struct itable *itable, const struct chunk_table *chunks, const struct digest *layer,
@@ -44,7 +53,6 @@ int toc_open(int fd, const struct digest *layer, struct toc **ret, struct error 
         struct itable_file file = toc_file(layer);
         struct itable_file_identity identity;
         struct section sections[TOC_SECTIONS];
-        const struct section *own = sections + ITABLE_SECTIONS;
         char shown[DIGEST_STRING_MAX];
         int r;
 
@@ -54,14 +62,14 @@ int toc_open(int fd, const struct digest *layer, struct toc **ret, struct error 
         r = itable_file_map(fd, &file, sections, TOC_SECTIONS, &identity, &t->map, &t->map_size, e);
         if (r < 0)
                 return r;
-        itable_from_sections(sections, &t->itable);
+        itable_from_sections(sections + 3, &t->itable);
         t->chunks = (struct chunk_table) {
-                .chunks = own[0].data,
-                .chunk_count = own[0].count,
-                .checkpoints = own[1].data,
-                .checkpoint_count = own[1].count,
-                .windows = own[2].data,
-                .windows_size = own[2].count,
+                .chunks = sections[0].data,
+                .chunk_count = sections[0].count,
+                .checkpoints = sections[1].data,
+                .checkpoint_count = sections[1].count,
+                .windows = sections[2].data,
+                .windows_size = sections[2].count,
                 .content_size = identity.content_size,
                 .blob_size = identity.blob_size,
                 .prefetch = identity.prefetch,

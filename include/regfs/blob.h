@@ -177,6 +177,11 @@ static inline int source_referrers(struct source *s, const struct digest *subjec
 }
 void descriptors_free(struct descriptor *items, size_t count);
 
+/* The fallback tag of SUBJECT into OUT, at least REFERRERS_TAG_MAX bytes: "sha256-<64 hex digits>"; of a longer digest
+ * the first 64 digits. Returns OUT. */
+#define REFERRERS_TAG_MAX (sizeof("sha512-") + 64)
+char *referrers_tag(const struct digest *subject, char *out);
+
 /* A small blob (config, TOC …) whole and verified: at most MAX bytes. Inlined data is used where the descriptor has
  * it. */
 int source_blob_read(struct source *s, const struct descriptor *descriptor, struct pool *pool, size_t max,

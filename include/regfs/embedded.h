@@ -11,7 +11,8 @@
  *     io.github.containers.zstd-chunked.manifest-checksum  of the compressed one, and …manifest-position says where it is;
  *                                                          the older prefix is io.containers.zstd-chunked.
  *
- * stargz's own zstd:chunked has both. Without a digest the layer is what its compression says: index_layer. */
+ * stargz's own zstd:chunked has both. Without a digest the layer is what its compression says: index_layer. The table of
+ * an eStargz may lie in a blob of another image (external_toc.h): it is bound by the same annotation. */
 
 #include <stdatomic.h>
 
@@ -31,6 +32,11 @@ struct embedded_options {
         struct store *store;
         uint64_t timeout_ms; /* without progress */
         atomic_bool *cancel; /* ends it with -ECANCELED when set; or NULL */
+
+        /* Where the table of LAYER is when the layer says that it lies elsewhere: *RET gets a blob of the table alone,
+         * which is freed before embedded_index returns. 0, or -ENOENT. NULL: there is none for any layer. */
+        int (*external)(void *context, const struct digest *layer, struct blob **ret);
+        void *external_context;
 };
 
 #define EMBEDDED_TOC_MAX (256 * MIB) /* of JSON, compressed or not */
@@ -42,16 +48,15 @@ struct embedded_options {
 
 /* Reads the layer's table of contents, verifies it and publishes {toc, content, map} in the store as the kind of
  * embedded_kind, all chunks absent. Costs one request; a second one where no annotation says where the table is and
- * it is not all in the blob's tail; and one for every 4 MiB of a longer one. What fails verification is fetched once
- * more. Blocks; call it from a thread of its own.
+ * it is not all in the blob's tail, or lies elsewhere; and one for every 4 MiB of a longer one. What fails verification
+ * is fetched once more. Blocks; call it from a thread of its own.
  *
  * The content space has the payloads of the regular files end to end, in the order of the table, which must be that
  * of the blob. Landmarks (".prefetch.landmark", ".no.prefetch.landmark" in the root, one byte 0x0f) are left out;
  * what stands before the first is chunk_table.prefetch.
  *
  * Returns 0. In two cases index_layer can still do the layer, as what its compression says: -ENOENT with E untouched
- * when it carries no table that can be used (no digest is annotated, or the table is in an image of its own,
- * stargz's external TOC), and -EBADMSG with E that names blob, entry and cause. That is a table that is not what the
+ * when there is no table that can be used (no digest is annotated, or the table lies elsewhere and cannot be had), and -EBADMSG with E that names blob, entry and cause. That is a table that is not what the
  * annotation says; JSON that is malformed, or nests, or has numbers, names and counts past their bounds; chunks
  * outside of the blob's data, that overlap or descend, whose sizes do not add up, that cannot hold what they claim;
  * what layer_tree_add refuses; and what is not served lazily: chunks without a digest, or longer than

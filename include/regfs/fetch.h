@@ -3,10 +3,11 @@
 
 /* Content ranges of one layer → bytes: from the store, or by a flight: range → decode → verify → store → wake.
  *
- * A flight fetches one run of neighbouring absent chunks for any number of readers; nobody fetches a chunk that
- * another flight of this process has under way. Flights run on workers, never on the caller's thread. A reader that
- * is cancelled or times out is detached: the flight goes on, and its bytes reach the store. A read that fails
- * verification is fetched once more, then it is an error.
+ * A flight fetches neighbouring absent chunks in one request, for any number of readers; nobody fetches a chunk that
+ * another flight of this process has under way. What a reader misses brings its neighbourhood in the blob along: up
+ * to 512 KiB at first (unless the chunk alone is longer), more as more is read. Flights run on workers, never on the
+ * caller's thread. A reader that is cancelled or times out is detached: the flight goes on, and its bytes reach the
+ * store. A chunk that fails verification is fetched once more, then it is an error, of its own readers only.
  *
  * Lock order: fetcher → read. No lock is held during I/O or callbacks. */
 
@@ -23,7 +24,8 @@ struct fetcher;
 /* Gets the content bytes [offset, offset + length) by another road, for a chunk that fails verification whatever is
  * fetched: where the table came from outside, it may be the table that is wrong. Called from a worker, which holds no
  * lock and no buffer of the pool; may take long (it reads the whole layer). Returns 0 with the bytes in OUT, verified,
- * or -errno with E, which then stands for the chunk. */
+ * or -errno with E, which then stands for the chunk, behind what was wrong with it. Such bytes are delivered and not
+ * stored: to others, the table would vouch for them. */
 typedef int fetch_recover_fn(void *context, uint64_t offset, size_t length, uint8_t *out, struct error *e);
 
 struct fetcher_options {
@@ -80,6 +82,10 @@ int fetch_wait(const struct fetch_part *parts, size_t count, uint8_t *out, struc
 void fetch_ahead(struct fetcher *f, uint64_t offset, uint64_t length, enum priority priority);
 
 struct fetch_stats {
-        uint64_t flights, joined, chunks, bytes, failures, refetches;
+        uint64_t flights, joined;
+        uint64_t requests, bytes; /* ranges of the blob that were asked for, and what they hold */
+        uint64_t chunks, content; /* brought by flights, and their decoded bytes */
+        uint64_t failures, refetches;
+        uint64_t recovered; /* chunks */
 };
 void fetcher_get_stats(struct fetcher *f, struct fetch_stats *ret);

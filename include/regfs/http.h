@@ -45,10 +45,10 @@ struct http_tls {
 };
 
 struct http_request {
-        const char *method;         /* "GET", "HEAD", "POST" */
+        const char *method;         /* "GET", "HEAD", "POST", "PUT", "DELETE" */
         const char *url;            /* http:// or https://; user info is refused */
         const char *const *headers; /* "Name: value" …, NULL-terminated; or NULL. Copied */
-        const void *body;           /* of a POST; copied */
+        const void *body;           /* of a POST or PUT; copied. Sent with its Content-Length, at once */
         size_t body_length;
         const struct http_tls *tls; /* or NULL: the system's trust */
 

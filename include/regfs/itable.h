@@ -201,8 +201,9 @@ int itable_builder_new(struct itable_builder **ret);
 struct itable_builder *itable_builder_free(struct itable_builder *b);
 DEFINE_CLEANUP(struct itable_builder *, itable_builder_free)
 
-/* The finished layer tree as rows (breadth first from the root). */
-int itable_builder_from_layer(struct itable_builder *b, const struct layer_tree *t, struct error *e);
+/* The finished layer tree as rows (breadth first from the root). Its names go over to the builder, also when it fails: the
+ * tree is of no use afterwards but to be freed. */
+int itable_builder_from_layer(struct itable_builder *b, struct layer_tree *t, struct error *e);
 
 /* Merges COUNT layer tables, lowest first, into one tree: whiteouts, opaque directories, files over directories, links
  * to lower layers; hardlinked names share one row; nlink counts the names that remain. A row's layer is the index of

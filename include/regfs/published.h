@@ -56,7 +56,7 @@ struct published_import {
         struct source *source; /* that has the table's blob */
         const struct descriptor *table;
         enum published_format format;
-        const struct blob *layer;
+        struct blob *layer; /* a few bytes of it may be looked at */
         const char *kind;
         struct pool *pool;
         struct store *store;

@@ -34,3 +34,14 @@ DEFINE_CLEANUP(struct ztoc *, ztoc_free)
 const struct layer_tree *ztoc_tree(const struct ztoc *z);
 void ztoc_chunks(const struct ztoc *z, struct chunk_table *ret);
 enum compression ztoc_compression(const struct ztoc *z);
+
+/* The older layout of a gzip layer's checkpoints leaves out the first one: it is taken to lie at byte 10, behind a gzip
+ * header without options. The writer hashed the first span from where the header really ended, so that with a longer
+ * one the span's digest does not fit, and what lies in it cannot be read. Before such a ztoc is used, the layer's first
+ * bytes should be looked at. */
+#define ZTOC_START 10
+bool ztoc_start_is_assumed(const struct ztoc *z);
+
+/* START: the layer's first bytes. Returns 0, or -EBADMSG with E when the first span does not begin behind their gzip
+ * header. For any ztoc. */
+int ztoc_check_start(const struct ztoc *z, const uint8_t start[static ZTOC_START], struct error *e);

@@ -117,7 +117,10 @@ int content_open(struct store *s, const struct digest *layer, const char *kind, 
 struct content *content_close(struct content *c);
 DEFINE_CLEANUP(struct content *, content_close)
 
-/* True when the map says that chunk I is there. */
+/* False when it is known that no chunk can be stored: a read-only store, a directory that cannot be written. */
+bool content_keeps(const struct content *c);
+
+/* True when the map says that chunk I is there. Chunks of zeros always are. */
 bool content_has(struct content *c, size_t i);
 
 /* Copies [offset, offset + length) to OUT when every chunk that it touches is there; the first time that this

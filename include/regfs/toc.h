@@ -20,7 +20,7 @@
 #include "regfs/error.h"
 #include "regfs/itable.h"
 
-#define TOC_VERSION 2
+#define TOC_VERSION 3
 
 struct toc {
         struct itable itable;
@@ -40,14 +40,33 @@ DEFINE_CLEANUP(struct toc *, toc_close)
 /* itable_check and chunk_table_check: what a TOC from outside must pass before anything else is done with it. */
 int toc_check(const struct toc *t, struct error *e);
 
-/* Writes a TOC to FD from its position 0. CHUNKS' views are read, not kept. */
+/* Writes rows FIRST, FIRST + 1, … of a TOC that toc_write is to complete: memory is then taken for a part of them at a
+ * time. */
+int toc_write_chunks(int fd, uint64_t first, const struct chunk *chunks, size_t count, struct error *e);
+
+/* Writes a TOC to FD from its position 0. CHUNKS' views are read, not kept; its rows may be in the file already, all of
+ * them by toc_write_chunks: then CHUNKS->chunks is NULL. */
 int toc_write(int fd, const struct itable *itable, const struct chunk_table *chunks, const struct digest *layer,
               enum compression compression, struct error *e);
 
-/* A TOC that was made from a table of contents, without a look at the layer's content: publishes {toc, content, map} of
- * LAYER as KIND in the store, all chunks absent (store.h, layer_draft_publish). */
+/* A TOC that is made from a table of contents, without a look at the layer's content: {toc, content, map} of LAYER as KIND
+ * in the store, all chunks absent (store.h). Its chunk rows come in order, in pieces of any size. */
 struct store;
-int toc_publish(struct store *s, const struct digest *layer, const char *kind, const struct layer_tree *tree,
+struct toc_draft;
+
+int toc_draft_new(struct store *s, const struct digest *layer, const char *kind, struct toc_draft **ret,
+                  struct error *e);
+struct toc_draft *toc_draft_free(struct toc_draft *d); /* what was not published is gone */
+DEFINE_CLEANUP(struct toc_draft *, toc_draft_free)
+
+int toc_draft_chunks(struct toc_draft *d, const struct chunk *chunks, size_t count, struct error *e);
+
+/* With all of REST but its rows, which came before. TREE is of no use afterwards (itable.h). As layer_draft_publish. */
+int toc_draft_publish(struct toc_draft *d, struct layer_tree *tree, const struct chunk_table *rest,
+                      enum compression compression, struct error *e);
+
+/* All of that at once, where CHUNKS has the rows. */
+int toc_publish(struct store *s, const struct digest *layer, const char *kind, struct layer_tree *tree,
                 const struct chunk_table *chunks, enum compression compression, struct error *e);
 
 /* A layer of an image index: what its content space is called in the store. */

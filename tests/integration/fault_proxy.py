@@ -146,7 +146,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 proxy.records.append(Record(exchange.method, exchange.path, exchange.range,
                                             exchange.headers.get('Authorization'), exchange.status, exchange.sent, began))
 
-    do_GET = do_HEAD = do_POST = answer
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = answer
 
 
 class _Server(http.server.ThreadingHTTPServer):

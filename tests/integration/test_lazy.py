@@ -6,12 +6,13 @@ import os
 import unittest
 
 import images
-from fault_proxy import FaultProxy, flip
+from fault_proxy import FaultProxy, flip, status
 from oracle import Oracle
 from registry import Registry
 from testbed import FIXTURES, TestCase
 
 STARGZ = 'containerd.io/snapshot/stargz/toc.digest'
+STARGZ_LAYER = 'containerd.io/snapshot/stargz/layer.digest'
 OLD, NEW = 'io.containers.zstd-chunked.', 'io.github.containers.zstd-chunked.'
 
 # The layer's blob, its media type's suffix, and the annotations that its producer printed.
@@ -29,6 +30,8 @@ FORMATS = {
         NEW + 'manifest-checksum': 'sha256:de0ff3b797e9231003685727acc451bc51da377495af6214890e9d19d0f68de3',
         NEW + 'manifest-position': '1289460:37857:150181:1',
         NEW + 'tarsplit-position': '1327325:21934:653084'}),
+    'estargz-external': ('base.external.esgz', '+gzip', {
+        STARGZ: 'sha256:0bf6874d69e23aa25ec0241e47cae387bcb8839dc9074d21c0f34afd6668fe9e'}),
     'stargz-zstdchunked': ('base.stargz-zstdchunked.zst', '+zstd', {
         STARGZ: 'sha256:d247b078398dec4fc462ff7960218b556698f984b058c44d300ae2ccd6d760c7',
         OLD + 'manifest-checksum': 'sha256:16b27956951e64e98cb2568b4f275e362c4d16c583289f98b688b08cdfcb3195',
@@ -46,6 +49,7 @@ class LazyTest(TestCase):
         cls.oracle = Oracle(cls.layout.path, 'plain', cls.shared.dir / 'unpacked', cls.tars.values())
         for name, (blob, suffix, annotations) in FORMATS.items():
             cls.push(name, blob, suffix, annotations)
+        cls.push_tables('estargz-external')
 
     @classmethod
     def push(cls, tag, blob, suffix, annotations):
@@ -56,6 +60,18 @@ class LazyTest(TestCase):
         def annotate(manifest):
             manifest['layers'][0]['annotations'] = annotations
         cls.layout.add_image(tag, [base, *others], change=annotate)
+        cls.registry.push_layout(cls.layout, tag, 'lazy:' + tag)
+
+    @classmethod
+    def push_tables(cls, tag, blob='base.external.toc', layer='base.external.esgz'):
+        """The image beside TAG, with BLOB as the table of contents of LAYER."""
+        table = (FIXTURES / 'layers' / blob).read_bytes()
+        layer = (FIXTURES / 'layers' / layer).read_bytes()
+
+        def annotate(manifest):
+            manifest['layers'][0]['annotations'] = {STARGZ_LAYER: images.sha256(layer)}
+        tag += '-esgztoc'
+        cls.layout.add_image(tag, [images.Layer(table, images.sha256(table), images.LAYER_TYPE + '+gzip')], change=annotate)
         cls.registry.push_layout(cls.layout, tag, 'lazy:' + tag)
 
     def setUp(self):
@@ -119,12 +135,16 @@ class LazyTest(TestCase):
     def test_zstdchunked_of_stargz(self):
         self.check('stargz-zstdchunked', 'zstdchunked', 40_000)
 
-    def test_one_small_file_costs_its_own_bytes(self):
-        path, _ = self.layer_path(FORMATS['zstdchunked-v64'][0])
+    def test_one_small_file_brings_its_neighbours(self):
+        """One request, of a part of the layer; none for the files around it."""
+        path, size = self.layer_path(FORMATS['zstdchunked-v64'][0])
         mount = self.mount('zstdchunked-v64')
-        before = self.proxy.bytes(path)
+        before, seen = self.proxy.bytes(path), len(self.proxy.requests(path))
         self.assertEqual(mount.read('etc/shadow'), b'root:*:19000::::::\n')
-        self.assertLess(self.proxy.bytes(path) - before, 4096)
+        self.assertLess(self.proxy.bytes(path) - before, size // 2)
+        self.assertEqual(len(self.proxy.requests(path)), seen + 1)
+        self.assertEqual(len(mount.read('blocks-4096')), 4096)
+        self.assertEqual(len(self.proxy.requests(path)), seen + 1)
 
     def test_without_annotation_it_is_the_gzip_that_it_also_is(self):
         self.push('unnamed', 'base.esgz', '+gzip', {})
@@ -140,6 +160,60 @@ class LazyTest(TestCase):
         self.assertEqual(self.kinds(), ['plain'] * 3)
         self.assertIn(wrong, mount.log())
         self.assertIn('read whole', mount.log())
+
+    def test_external_toc(self):
+        self.check('estargz-external', 'estargz', 140_000)
+        self.assertEqual(len(self.proxy.requests('/manifests/estargz-external-esgztoc')), 1)
+        table = self.layer_path('base.external.toc')
+        self.assertEqual(len(self.proxy.requests(table[0])), 1)
+        self.assertEqual(self.proxy.bytes(table[0]), table[1])
+
+    def test_external_toc_in_a_layout(self):
+        mount = self.bed.mount('oci:%s:estargz-external' % self.layout.path)
+        self.assertEqual(self.kinds(), ['estargz', 'plain', 'plain'])
+        self.compare(mount, 'estargz-external')
+
+    def read_whole(self, tag, *words, reference=None):
+        """Mounts an image of a layer whose table is elsewhere and cannot be used."""
+        mount = self.bed.mount('127.0.0.1:%d/lazy%s' % (self.proxy.port, reference or ':' + tag), '--plain-http')
+        self.assertEqual(self.kinds(), ['plain'] * 3)
+        for word in words:
+            self.assertIn(word, mount.log())
+        self.assertEqual(mount.read('etc/shadow'), b'root:*:19000::::::\n')
+
+    def push_external(self, tag, annotations=FORMATS['estargz-external'][2]):
+        self.push(tag, 'base.external.esgz', '+gzip', annotations)
+
+    def test_external_toc_that_is_missing(self):
+        self.push_external('alone')
+        self.read_whole('alone', 'lies elsewhere and is not found: read whole', 'alone-esgztoc')
+
+    def test_external_toc_of_another_layer(self):
+        self.push_external('astray')
+        self.push_tables('astray', layer='base.esgz')
+        self.read_whole('astray', 'lies elsewhere and is not found: read whole')
+
+    def test_external_toc_of_another_digest(self):
+        self.push_external('swapped', {STARGZ: 'sha256:' + '0' * 64})
+        self.push_tables('swapped')
+        self.read_whole('swapped', 'the digest of its JSON is sha256:0bf6874d', 'is not used, the layer is read whole')
+
+    def test_external_toc_that_is_no_table(self):
+        self.push_external('mistaken')
+        self.push_tables('mistaken', blob='base.tar.gz')
+        self.read_whole('mistaken', 'there is no stargz.index.json', 'is not used, the layer is read whole')
+
+    def test_external_toc_that_is_lost(self):
+        self.push_external('lost')
+        self.push_tables('lost')
+        path, _ = self.layer_path('base.external.toc')
+        self.proxy.rule(status(404), path=path)
+        self.read_whole('lost', 'its table of contents cannot be had')
+
+    def test_external_toc_of_a_digest_has_no_name(self):
+        manifest = next(d for d in self.layout.tagged if 'estargz-external' in d['annotations'].values())
+        self.read_whole(None, reference='@' + manifest['digest'])
+        self.assertEqual(self.proxy.requests('esgztoc'), [])
 
     def ranges_of(self, name):
         """What is asked for when that file is read; all content is forgotten afterwards."""

@@ -23,6 +23,9 @@ struct bench {
         struct store *store;
         struct pool *pool;
         struct workers *workers;
+        struct buf external;       /* the table of layers that have none in them; empty: there is none either */
+        unsigned external_read;    /* how often it was asked for */
+        bool external_unreachable; /* its blob fails */
 };
 
 static inline int bench_setup(void **state)
@@ -42,6 +45,7 @@ static inline int bench_teardown(void **state)
         struct bench *b = *state;
         int r;
 
+        buf_free(&b->external);
         workers_free(b->workers);
         pool_free(b->pool);
         store_close(b->store);
@@ -59,6 +63,7 @@ struct watched_blob {
         atomic_uint requests;
         atomic_uint_fast64_t bytes;
         atomic_uint spoilt; /* so many requests yet come with their first byte changed */
+        bool unreachable;   /* every request fails */
 };
 
 static inline int watched_range_open(struct blob *b, uint64_t offset, uint64_t length, struct pool_buf *buffer,
@@ -71,6 +76,8 @@ static inline int watched_range_open(struct blob *b, uint64_t offset, uint64_t l
 
         atomic_fetch_add(&w->requests, 1);
         atomic_fetch_add(&w->bytes, length);
+        if (w->unreachable)
+                return error_set(e, ERROR_UNREACHABLE, ENOENT, "blob 7: nobody there");
         r = blob_range_open(w->inner, offset, length, buffer, at, patience_ms, ret, e);
         if (r == 0 && spoilt > 0) {
                 atomic_fetch_sub(&w->spoilt, 1);
@@ -134,6 +141,21 @@ static inline struct watched_blob *watch_fixture(const char *name)
 
 /* ---- indexing ---- */
 
+static inline int find_external(void *context, const struct digest *layer, struct blob **ret)
+{
+        struct bench *b = context;
+        struct watched_blob *w;
+
+        assert_int_equal(layer->algorithm, DIGEST_SHA256);
+        b->external_read++;
+        if (b->external.len == 0)
+                return -ENOENT;
+        w = watch(b->external.data, b->external.len);
+        w->unreachable = b->external_unreachable;
+        *ret = &w->blob;
+        return 0;
+}
+
 /* ANNOTATIONS as in struct descriptor. */
 static inline int index_blob(struct bench *b, struct watched_blob *w, char *const *annotations,
                              char kind[LAYER_KIND_MAX], struct error *e)
@@ -149,6 +171,8 @@ static inline int index_blob(struct bench *b, struct watched_blob *w, char *cons
                 .pool = b->pool,
                 .store = b->store,
                 .timeout_ms = 1000,
+                .external = find_external,
+                .external_context = b,
         };
 
         return embedded_index(&options, kind, e);

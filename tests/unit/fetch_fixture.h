@@ -25,7 +25,8 @@ struct bench {
         struct fetcher *fetcher;
         uint64_t timeout_ms; /* of flights; before bench_open */
         size_t pool_limit;
-        bool unwritable; /* content can't be kept */
+        bool unwritable;           /* content can't be kept */
+        fetch_recover_fn *recover; /* with the bench as its context */
 };
 
 static inline void fill_noise(uint8_t *out, size_t n, uint64_t seed)
@@ -73,6 +74,14 @@ static inline int bench_teardown(void **state)
 
 #define bench_test(function) cmocka_unit_test_setup_teardown(function, bench_setup, bench_teardown)
 
+static inline void set_digest(struct chunk *c, const void *data, size_t n)
+{
+        struct digest d;
+
+        assert_int_equal(digest_of(DIGEST_SHA256, data, n, &d), 0);
+        memcpy(c->digest, d.bytes, SHA256_SIZE);
+}
+
 /* COUNT chunks of LENGTH bytes, stored as they are, with digests of their ranges. */
 static inline void bench_stored(struct bench *b, size_t count, uint32_t length)
 {
@@ -81,8 +90,6 @@ static inline void bench_stored(struct bench *b, size_t count, uint32_t length)
         assert_true(b->rows && b->bytes);
         fill_noise(b->bytes, count * length, 1);
         for (size_t k = 0; k < count; k++) {
-                struct digest d;
-
                 b->rows[k] = (struct chunk) {
                         .content_offset = k * length,
                         .content_length = length,
@@ -91,8 +98,7 @@ static inline void bench_stored(struct bench *b, size_t count, uint32_t length)
                         .checkpoint = CHECKPOINT_NONE,
                         .codec = CODEC_STORED,
                 };
-                assert_int_equal(digest_of(DIGEST_SHA256, b->bytes + k * length, length, &d), 0);
-                memcpy(b->rows[k].digest, d.bytes, SHA256_SIZE);
+                set_digest(&b->rows[k], b->bytes + k * length, length);
         }
         b->table = (struct chunk_table) {
                 .chunks = b->rows,
@@ -111,6 +117,8 @@ static inline struct fetcher *bench_fetcher(struct bench *b)
                 .pool = b->pool,
                 .workers = b->workers,
                 .timeout_ms = b->timeout_ms,
+                .recover = b->recover,
+                .recover_context = b,
         };
         struct fetcher *f = NULL;
 
@@ -171,6 +179,17 @@ static inline void nap(void)
                 while (!(condition)) \
                         nap();       \
         } while (0)
+
+/* Until no flight is under way: queued ones have not asked yet. */
+static inline void settle(struct bench *b)
+{
+        struct workers_stats w;
+
+        do {
+                nap();
+                workers_get_stats(b->workers, &w);
+        } while (w.busy[0] + w.busy[1] + w.busy[2] + w.queued[0] + w.queued[1] + w.queued[2] > 0);
+}
 
 /* ---- reads ---- */
 

@@ -14,6 +14,14 @@
 
 #define PRODUCER_STEP (16 * KIB)
 
+/* A range that was asked for. */
+struct slow_ask {
+        uint64_t offset, length;
+        bool closed;
+};
+
+#define SLOW_ASKS_MAX 4096
+
 struct slow_blob {
         struct blob blob;
         const uint8_t *data;
@@ -29,6 +37,9 @@ struct slow_blob {
         uint64_t asked GUARDED_BY(lock);     /* bytes, of all ranges */
         unsigned producers GUARDED_BY(lock); /* that have not ended */
         unsigned lingering GUARDED_BY(lock); /* of them, whose range is closed */
+        struct slow_ask asks[SLOW_ASKS_MAX] GUARDED_BY(lock);
+        uint64_t twice GUARDED_BY(lock);   /* bytes asked for that were asked for before */
+        unsigned at_once GUARDED_BY(lock); /* ranges opened while another one that shares bytes with it was open */
 };
 
 struct slow_range {
@@ -38,6 +49,7 @@ struct slow_range {
         uint64_t offset, length;
         uint64_t patience_ms;
         uint64_t wrong_at; /* or UINT64_MAX */
+        size_t ask;
         uint64_t received; /* the blob's lock guards it, as the next two */
         bool closed;
         bool ended; /* by a failure */
@@ -102,6 +114,28 @@ static inline void *slow_produce(void *arg)
         return NULL;
 }
 
+/* Enters a range into the list of those that were asked for. */
+static inline size_t slow_ask(struct slow_blob *b, uint64_t offset, uint64_t length) REQUIRES(b->lock)
+{
+        size_t n = b->opened++;
+        bool at_once = false;
+
+        if (n >= SLOW_ASKS_MAX)
+                abort();
+        for (size_t k = 0; k < n; k++) {
+                const struct slow_ask *o = &b->asks[k];
+                uint64_t from = MAX(offset, o->offset), to = MIN(offset + length, o->offset + o->length);
+
+                if (from >= to)
+                        continue;
+                b->twice += to - from;
+                at_once |= !o->closed;
+        }
+        b->at_once += at_once;
+        b->asks[n] = (struct slow_ask) { .offset = offset, .length = length };
+        return n;
+}
+
 static inline int slow_open(struct blob *blob, uint64_t offset, uint64_t length, struct pool_buf *buffer, size_t at,
                             uint64_t patience_ms, struct blob_range **ret, struct error *e)
 {
@@ -122,7 +156,7 @@ static inline int slow_open(struct blob *blob, uint64_t offset, uint64_t length,
                 .wrong_at = UINT64_MAX,
         };
         mutex_lock(&b->lock);
-        b->opened++;
+        r->ask = slow_ask(b, offset, length);
         b->asked += length;
         if (b->wrong > 0 && b->wrong_at >= offset && b->wrong_at < offset + length) {
                 r->wrong_at = b->wrong_at;
@@ -176,6 +210,7 @@ static inline struct blob_range *slow_close(struct blob_range *range)
 
         mutex_lock(&b->lock);
         r->closed = true;
+        b->asks[r->ask].closed = true;
         cond_broadcast(&b->changed);
         mutex_unlock(&b->lock);
         return NULL;

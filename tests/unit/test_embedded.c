@@ -18,9 +18,10 @@
 static const struct fixture {
         const char *file, *kind;
         char *const *annotations;
-        uint64_t table;     /* bytes of the table in the blob */
-        bool whole_seconds; /* the producer drops fractions */
-        uint64_t prefetch;  /* bytes of the files before the landmark */
+        uint64_t table;       /* bytes of the table in the blob */
+        bool whole_seconds;   /* the producer drops fractions */
+        uint64_t prefetch;    /* bytes of the files before the landmark */
+        const char *external; /* the file with the table, when it is not the layer */
 } fixtures[] = {
         {
                 "base.esgz",
@@ -30,6 +31,7 @@ static const struct fixture {
                 EMBEDDED_TAIL,
                 true,
                 0,
+                NULL,
         },
         {
                 "base.chunk64k.esgz",
@@ -39,12 +41,17 @@ static const struct fixture {
                 EMBEDDED_TAIL,
                 true,
                 0,
+                NULL,
         },
         {
-                "base.landmark.esgz", "estargz-4989b6612f9e54b2e8d23eb35174146e184a8d54059d4b5eacaae97ef339a7d7",
+                "base.landmark.esgz",
+                "estargz-4989b6612f9e54b2e8d23eb35174146e184a8d54059d4b5eacaae97ef339a7d7",
                 ANNOTATIONS(TEXT("unrelated"), TEXT("x"), TEXT(STARGZ),
                             TEXT("sha256:4989b6612f9e54b2e8d23eb35174146e184a8d54059d4b5eacaae97ef339a7d7")),
-                EMBEDDED_TAIL, true, 70000 + 45, /* bin/tool, etc/os-release */
+                EMBEDDED_TAIL,
+                true,
+                70000 + 45,
+                /* bin/tool, etc/os-release */ NULL,
         },
         {
                 "base.stargz-zstdchunked.zst",
@@ -57,6 +64,7 @@ static const struct fixture {
                 28276,
                 true,
                 0,
+                NULL,
         },
         {
                 "base.zstdchunked-v40.zst",
@@ -67,6 +75,7 @@ static const struct fixture {
                 38015,
                 false,
                 0,
+                NULL,
         },
         {
                 "base.zstdchunked-v64.zst",
@@ -78,8 +87,29 @@ static const struct fixture {
                 37857,
                 false,
                 0,
+                NULL,
+        },
+        {
+                "base.external.esgz",
+                "estargz-0bf6874d69e23aa25ec0241e47cae387bcb8839dc9074d21c0f34afd6668fe9e",
+                ANNOTATIONS(TEXT(STARGZ),
+                            TEXT("sha256:0bf6874d69e23aa25ec0241e47cae387bcb8839dc9074d21c0f34afd6668fe9e")),
+                EMBEDDED_TAIL,
+                true,
+                0,
+                "base.external.toc",
         },
 };
+
+static struct watched_blob *watch_layer(struct bench *b, const struct fixture *f)
+{
+        buf_free(&b->external);
+        b->external = (struct buf) { 0 };
+        b->external_read = 0;
+        if (f->external)
+                read_fixture(f->external, &b->external);
+        return watch_fixture(f->file);
+}
 
 static char *const upper_annotations[] = {
         TEXT(STARGZ), TEXT("sha256:22cb9c79666ee7bc76ac7a9e9d1126d705d507c3628b3d203d491f1b215b76e1"), NULL
@@ -231,7 +261,7 @@ static void every_fixture_has_the_tree_of_the_tar(void **state)
         tar_load("base.tar.gz", &tar);
         for (size_t k = 0; k < ELEMENTSOF(fixtures); k++) {
                 const struct fixture *f = &fixtures[k];
-                _cleanup_watched_ struct watched_blob *w = watch_fixture(f->file);
+                _cleanup_watched_ struct watched_blob *w = watch_layer(*state, f);
                 _cleanup_(toc_close_ptr) struct toc *toc = NULL;
                 _cleanup_free_ uint32_t *other = calloc(tar.table.inode_count, sizeof(*other));
                 char kind[LAYER_KIND_MAX];
@@ -286,7 +316,7 @@ static void every_file_has_the_bytes_of_the_tar(void **state)
         tar_load("base.tar.gz", &tar);
         for (size_t k = 0; k < ELEMENTSOF(fixtures); k++) {
                 const struct fixture *f = &fixtures[k];
-                _cleanup_watched_ struct watched_blob *w = watch_fixture(f->file);
+                _cleanup_watched_ struct watched_blob *w = watch_layer(*state, f);
                 _cleanup_(toc_close_ptr) struct toc *toc = NULL;
                 _cleanup_reader_ struct reader reader = { 0 };
                 _cleanup_free_ uint32_t *other = calloc(tar.table.inode_count, sizeof(*other));
@@ -297,7 +327,7 @@ static void every_file_has_the_bytes_of_the_tar(void **state)
                 compare_trees(&tar.table, &toc->itable, other, f->whole_seconds);
                 reader = reader_open(b, w, toc, kind);
                 for (size_t i = 0; i < toc->chunks.chunk_count; i++)
-                        assert_false(content_has(reader.content, i));
+                        assert_int_equal(content_has(reader.content, i), toc->chunks.chunks[i].codec == CODEC_ZEROS);
                 compare_bytes(&tar, toc, &reader, other);
                 fetcher_get_stats(reader.fetcher, &stats);
                 assert_int_equal(stats.refetches, 0);
@@ -310,7 +340,7 @@ static void whole_layer_comes_once(void **state)
         struct bench *b = *state;
 
         for (size_t k = 0; k < ELEMENTSOF(fixtures); k++) {
-                _cleanup_watched_ struct watched_blob *w = watch_fixture(fixtures[k].file);
+                _cleanup_watched_ struct watched_blob *w = watch_layer(*state, &fixtures[k]);
                 _cleanup_(toc_close_ptr) struct toc *toc = NULL;
                 _cleanup_reader_ struct reader reader = { 0 };
                 _cleanup_free_ uint8_t *bytes = NULL;
@@ -340,7 +370,7 @@ static void zeros_cost_no_request(void **state)
 
                 if (!strstr(f->file, ".zstdchunked"))
                         continue;
-                w = watch_fixture(f->file);
+                w = watch_layer(*state, f);
                 toc = index_and_open(b, w, f->annotations, kind);
                 for (size_t i = 0; i < toc->chunks.chunk_count; i++)
                         if (toc->chunks.chunks[i].codec == CODEC_ZEROS)
@@ -364,13 +394,14 @@ static void zeros_cost_no_request(void **state)
 static void table_comes_in_one_request(void **state)
 {
         for (size_t k = 0; k < ELEMENTSOF(fixtures); k++) {
-                _cleanup_watched_ struct watched_blob *w = watch_fixture(fixtures[k].file);
+                _cleanup_watched_ struct watched_blob *w = watch_layer(*state, &fixtures[k]);
                 char kind[LAYER_KIND_MAX];
                 struct error e = ERROR_INIT;
 
                 assert_int_equal(index_blob(*state, w, fixtures[k].annotations, kind, &e), 0);
                 assert_int_equal(atomic_load(&w->requests), 1);
                 assert_int_equal(atomic_load(&w->bytes), fixtures[k].table);
+                assert_int_equal(((struct bench *) *state)->external_read, fixtures[k].external ? 1 : 0);
         }
 }
 
@@ -437,7 +468,7 @@ static void footer_tells_the_position_too(void **state)
                                 only_digests[n++] = a[0];
                                 only_digests[n++] = a[1];
                         }
-                w = watch_fixture(f->file);
+                w = watch_layer(*state, f);
                 if (index_blob(*state, w, only_digests, kind, &e) < 0)
                         fail_msg("%s", e.message);
                 assert_string_equal(kind, f->kind);

@@ -348,6 +348,119 @@ static void table_elsewhere_is_no_error(void **state)
         assert_int_equal(e.kind, ERROR_NONE);
 }
 
+/* A layer whose table is a blob of its own. */
+static void make_external(struct bench *b, struct maker *m, const char *entries)
+{
+        _cleanup_buf_ struct buf json = { 0 }, tar = { 0 };
+
+        add_usual(m);
+        buf_append_str(&json, "{\"version\":1,\"entries\":[");
+        fill_template(m, entries, &json);
+        buf_append_str(&json, "]}");
+        sha256_text(json.data, json.len, m->digest);
+        append_tar(&tar, "stargz.index.json", json.data, json.len);
+        append_gzip(&b->external, tar.data, tar.len);
+        append_footer(&m->blob, 0, FOOTER_EXTERNAL);
+}
+
+static void table_elsewhere_is_as_good(void **state)
+{
+        struct bench *b = *state;
+        _cleanup_maker_ struct maker m = { .codec = CODEC_GZIP };
+        _cleanup_watched_ struct watched_blob *w = NULL;
+        _cleanup_(toc_close_ptr) struct toc *toc = NULL;
+        _cleanup_reader_ struct reader reader = { 0 };
+        _cleanup_free_ uint8_t *bytes = NULL;
+        char kind[LAYER_KIND_MAX];
+
+        make_external(b, &m, FILE_A "," FILE_B);
+        w = watch(m.blob.data, m.blob.len);
+        toc = index_and_open(b, w, annotate(&m).list, kind);
+        assert_int_equal(toc->chunks.blob_size, m.blob.len);
+        assert_int_equal(toc->chunks.chunks[1].blob_offset + toc->chunks.chunks[1].blob_length, m.blob.len - 46);
+        reader = reader_open(b, w, toc, kind);
+        bytes = read_content(&reader, inode_at(&toc->itable, "b")->data, strlen(B));
+        assert_memory_equal(bytes, B, strlen(B));
+}
+
+static void table_elsewhere_must_be_the_one_annotated(void **state)
+{
+        struct bench *b = *state;
+        _cleanup_maker_ struct maker m = { .codec = CODEC_GZIP };
+        struct error e = ERROR_INIT;
+
+        make_external(b, &m, FILE_A "," FILE_B);
+        sha256_text("x", 1, m.digest);
+        assert_int_equal(index_made(b, &m, &e), -EBADMSG);
+        assert_non_null(strstr(e.message, "blob 7: table of contents: the digest of its JSON is sha256:"));
+        assert_int_equal(b->external_read, 2);
+}
+
+static void chunks_of_a_table_elsewhere_stay_inside_the_layer(void **state)
+{
+        struct bench *b = *state;
+        _cleanup_maker_ struct maker m = { .codec = CODEC_GZIP };
+        struct error e = ERROR_INIT;
+
+        make_external(b, &m, FILE_A ",{\"type\":\"reg\",\"name\":\"b\",\"size\":1,\"offset\":@$1,\"digest\":\"#B\"}");
+        assert_int_equal(index_made(b, &m, &e), -EBADMSG);
+        assert_non_null(strstr(e.message, "lies outside of the layer's data"));
+}
+
+static void damaged_table_elsewhere_is_refused(void **state)
+{
+        struct bench *b = *state;
+        _cleanup_maker_ struct maker m = { .codec = CODEC_GZIP };
+        struct error e = ERROR_INIT;
+        size_t whole;
+
+        make_external(b, &m, FILE_A "," FILE_B);
+        whole = b->external.len;
+        for (size_t n = 1; n < whole - 30; n += 7) {
+                b->external.len = n;
+                if (index_made(b, &m, &e) != -EBADMSG)
+                        fail_msg("%zu of %zu bytes", n, whole);
+        }
+        b->external.len = whole;
+        b->external.data[0] ^= 1;
+        assert_int_equal(index_made(b, &m, &e), -EBADMSG);
+}
+
+/* Nothing says that the layer cannot be had because the table cannot. */
+static void table_elsewhere_that_cannot_be_had_is_no_error(void **state)
+{
+        struct bench *b = *state;
+        _cleanup_maker_ struct maker m = { .codec = CODEC_GZIP };
+        struct error e = ERROR_INIT;
+
+        make_external(b, &m, FILE_A "," FILE_B);
+        b->external_unreachable = true;
+        assert_int_equal(index_made(b, &m, &e), -ENOENT);
+        assert_int_equal(e.kind, ERROR_NONE);
+        assert_int_equal(b->external_read, 1);
+}
+
+/* Every byte that says that this is the footer. */
+static void footer_of_a_table_elsewhere_is_told_by_every_byte(void **state)
+{
+        struct bench *b = *state;
+        _cleanup_maker_ struct maker m = { .codec = CODEC_GZIP };
+
+        make_external(b, &m, FILE_A "," FILE_B);
+        for (size_t i = 0; i < 12 + 4 + 17; i++) {
+                struct error e = ERROR_INIT;
+
+                if (i >= 4 && i < 10)
+                        continue;
+                m.blob.data[m.blob.len - 46 + i] ^= 0x50;
+                if (index_made(b, &m, &e) != -EBADMSG)
+                        fail_msg("byte %zu of the footer", i);
+                assert_non_null(strstr(e.message, "does not end in the footer of an eStargz"));
+                m.blob.data[m.blob.len - 46 + i] ^= 0x50;
+        }
+        assert_int_equal(b->external_read, 0);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, bench_setup, bench_teardown)
@@ -362,6 +475,12 @@ int main(void)
                 TEST(decoded_bytes_come_to_the_last),
                 TEST(legacy_footer_is_read),
                 TEST(table_elsewhere_is_no_error),
+                TEST(table_elsewhere_is_as_good),
+                TEST(table_elsewhere_must_be_the_one_annotated),
+                TEST(chunks_of_a_table_elsewhere_stay_inside_the_layer),
+                TEST(damaged_table_elsewhere_is_refused),
+                TEST(table_elsewhere_that_cannot_be_had_is_no_error),
+                TEST(footer_of_a_table_elsewhere_is_told_by_every_byte),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

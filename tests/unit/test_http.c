@@ -106,6 +106,94 @@ static void http_sends_what_was_asked_for(void **state _unused_)
         transfer_unref(t);
 }
 
+static void http_puts_a_body_with_its_length(void **state _unused_)
+{
+        static const size_t lengths[] = { 0, 10, 3 * MIB };
+        _cleanup_(http_server_stop_ptr) struct http_server *s = new_server(serve_echo, NULL);
+        _cleanup_(http_free_ptr) struct http *h = new_http();
+        _cleanup_free_ char *data = malloc(3 * MIB);
+
+        assert_non_null(data);
+        memset(data, 'x', 3 * MIB);
+        for (size_t k = 0; k < ELEMENTSOF(lengths); k++) {
+                struct http_request r = HTTP_REQUEST_INIT;
+                struct transfer *t;
+                const char *body;
+                char line[100];
+
+                r.method = "PUT";
+                r.body = data;
+                r.body_length = lengths[k];
+                r.max_body = 4 * MIB;
+                t = start(h, s, "/v2/x", &r);
+                expect_status(t, 200);
+                expect_body(t, transfer_content_length(t));
+                body = transfer_body(t, NULL);
+                assert_ptr_equal(strstr(body, "PUT /v2/x HTTP/1.1\r\n"), body);
+                snprintf(line, sizeof(line), "\r\nContent-Length: %zu\r\n", lengths[k]);
+                assert_non_null(strstr(body, line));
+                assert_null(strstr(body, "Expect:"));
+                assert_null(strstr(body, "Transfer-Encoding:"));
+                body = strstr(body, "\r\n\r\n") + 4;
+                assert_int_equal(strspn(body, "x"), lengths[k]);
+                assert_int_equal(strlen(body), lengths[k]);
+                transfer_unref(t);
+        }
+        assert_int_equal(http_server_connections(s), 1);
+}
+
+static void http_deletes(void **state _unused_)
+{
+        _cleanup_(http_server_stop_ptr) struct http_server *s = new_server(serve_echo, NULL);
+        _cleanup_(http_free_ptr) struct http *h = new_http();
+        struct http_request r = HTTP_REQUEST_INIT;
+        struct transfer *t;
+
+        r.method = "DELETE";
+        t = start(h, s, "/upload", &r);
+        expect_status(t, 200);
+        expect_body(t, transfer_content_length(t));
+        assert_non_null(strstr(transfer_body(t, NULL), "DELETE /upload HTTP/1.1\r\n"));
+        transfer_unref(t);
+}
+
+#define SLOW_BODY (16 * MIB)
+#define SLOW_STEPS 160
+
+/* Reads the request for 1.6 s, and only then answers. */
+static void read_slowly(int fd, void *context _unused_)
+{
+        static const char answer[] = "HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n";
+        _cleanup_free_ char *step = malloc(SLOW_BODY / SLOW_STEPS);
+
+        for (int k = 0; step && k < SLOW_STEPS; k++) {
+                if (read_full(fd, step, SLOW_BODY / SLOW_STEPS) < 0)
+                        return;
+                nanosleep(&(struct timespec) { .tv_nsec = 10 * 1000 * 1000 }, NULL);
+        }
+        (void) write_full(fd, answer, strlen(answer));
+}
+
+static void http_slow_upload_is_no_stall(void **state _unused_)
+{
+        const struct http_options options = { .stall_timeout_ms = 700 };
+        const struct http_server_options o = { .raw = read_slowly };
+        _cleanup_(http_server_stop_ptr) struct http_server *s = http_server_start(&o);
+        _cleanup_(http_free_ptr) struct http *h = NULL;
+        struct http_request r = HTTP_REQUEST_INIT;
+        _cleanup_free_ char *data = calloc(1, SLOW_BODY);
+        struct transfer *t;
+
+        assert_int_equal(http_new(&options, &h, NULL), 0);
+        assert_non_null(data);
+        r.method = "PUT";
+        r.body = data;
+        r.body_length = SLOW_BODY;
+        t = start(h, s, "/v2/x", &r);
+        expect_status(t, 201);
+        transfer_unref(t);
+}
+
 static void http_head_has_a_length_but_no_body(void **state _unused_)
 {
         _cleanup_(http_server_stop_ptr) struct http_server *s = new_server(serve_blob, NULL);
@@ -470,6 +558,9 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(http_gets_status_headers_and_body),
                 cmocka_unit_test(http_sends_what_was_asked_for),
+                cmocka_unit_test(http_puts_a_body_with_its_length),
+                cmocka_unit_test(http_deletes),
+                cmocka_unit_test(http_slow_upload_is_no_stall),
                 cmocka_unit_test(http_head_has_a_length_but_no_body),
                 cmocka_unit_test(http_does_not_follow_redirects),
                 cmocka_unit_test(http_skips_interim_answers_and_trailers),

@@ -307,6 +307,50 @@ static void every_beginning_of_a_document_is_refused(void **state _unused_)
                 parse_fails(text, n, "not valid JSON");
 }
 
+/* ---- writing ---- */
+
+static void expect_quoted(const char *text, const char *expected)
+{
+        _cleanup_buf_ struct buf b = { 0 };
+
+        assert_int_equal(buf_append_str(&b, "x:"), 0);
+        assert_int_equal(json_quote(&b, text), 0);
+        assert_string_equal(b.data + 2, expected);
+}
+
+static void quoted_text_is_escaped_where_it_must_be(void **state _unused_)
+{
+        expect_quoted("", "\"\"");
+        expect_quoted("plain/text", "\"plain/text\"");
+        expect_quoted("a\"b\\c", "\"a\\\"b\\\\c\"");
+        expect_quoted("line\n\ttab\x01\x7f", "\"line\\u000a\\u0009tab\\u0001\\u007f\"");
+        expect_quoted("\xc3\xa9", "\"\xc3\xa9\"");
+}
+
+static void quoted_text_is_read_back_as_it_was(void **state _unused_)
+{
+        _cleanup_buf_ struct buf b = { 0 };
+        _cleanup_json_ struct json *root = NULL;
+        char text[512];
+        size_t n = 0;
+
+        for (int c = 1; c < 0x80; c++)
+                text[n++] = (char) c;
+        memcpy(text + n, "\xc3\xa9\xf0\x9f\x98\x80", 7);
+        assert_int_equal(json_quote(&b, text), 0);
+        assert_int_equal(json_parse(b.data, b.len, &root, NULL), 0);
+        assert_string_equal(json_text(root), text);
+}
+
+static void quoting_past_a_bound_fails(void **state _unused_)
+{
+        _cleanup_buf_ struct buf b = { .max = 5 };
+
+        assert_int_equal(json_quote(&b, "abc"), 0);
+        b.len = 0;
+        assert_int_equal(json_quote(&b, "abcd"), -EFBIG);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -324,6 +368,9 @@ int main(void)
                 cmocka_unit_test(nesting_ends_at_64),
                 cmocka_unit_test(brackets_side_by_side_or_in_strings_are_no_nesting),
                 cmocka_unit_test(every_beginning_of_a_document_is_refused),
+                cmocka_unit_test(quoted_text_is_escaped_where_it_must_be),
+                cmocka_unit_test(quoted_text_is_read_back_as_it_was),
+                cmocka_unit_test(quoting_past_a_bound_fails),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

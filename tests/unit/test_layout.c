@@ -30,6 +30,23 @@ static void expect_unopened(struct layout *l, const char *tag, int code, enum er
         expect_words(&e, words);
 }
 
+/* The layout is opened, but no image chosen. */
+static void expect_unchosen(struct layout *l, const char *tag, int code, enum error_kind kind, const char *words)
+{
+        _cleanup_(source_free_ptr) struct source *s = open_layout(l, tag);
+        _cleanup_document_ struct document document = { 0 };
+        struct error e = ERROR_INIT;
+        struct digest d;
+
+        assert_int_equal(source_resolve(s, DEADLINE_NEVER, &d, &e), -code);
+        assert_int_equal(e.kind, kind);
+        expect_words(&e, words);
+        e = (struct error) ERROR_INIT;
+        assert_int_equal(source_manifest(s, NULL, DEADLINE_NEVER, &document, &e), -code);
+        assert_int_equal(e.kind, kind);
+        expect_words(&e, words);
+}
+
 static void expect_resolves(struct source *s, const struct stored_blob *manifest)
 {
         struct digest d;
@@ -84,9 +101,17 @@ static void tag_that_is_missing_or_ambiguous_is_told_with_those_there_are(void *
         struct layout *l = *state;
 
         put_two_images(l);
-        expect_unopened(l, "third", ENOENT, ERROR_NOT_FOUND, "no such image in the layout; its tags: first, second");
-        expect_unopened(l, NULL, EINVAL, ERROR_USAGE,
+        expect_unchosen(l, "third", ENOENT, ERROR_NOT_FOUND, "no such image in the layout; its tags: first, second");
+        expect_unchosen(l, NULL, EINVAL, ERROR_USAGE,
                         "2 images in the layout, name one of them; its tags: first, second");
+}
+
+static void layout_without_an_image_is_opened_all_the_same(void **state)
+{
+        struct layout *l = *state;
+
+        layout_finish(l);
+        expect_unchosen(l, NULL, ENOENT, ERROR_NOT_FOUND, "no such image in the layout; its tags: none");
 }
 
 static void directory_that_is_no_layout_is_told_so(void **state)
@@ -223,6 +248,152 @@ static void inlined_data_is_used_without_a_file(void **state)
         assert_string_equal(text.data, "inlined");
 }
 
+/* ---- referrers ---- */
+
+#define SBOM "application/vnd.example.sbom.v1"
+#define REF_NAME "org.opencontainers.image.ref.name"
+
+/* Puts an artifact's manifest; SUBJECT NULL: of nothing. */
+static struct stored_blob put_artifact(struct layout *l, const struct stored_blob *subject, const char *more)
+{
+        _cleanup_buf_ struct buf text = { 0 };
+
+        (void) buf_printf(&text, "{\"schemaVersion\":2,\"mediaType\":\"" OCI "manifest.v1+json\",%s\"layers\":[]",
+                          more);
+        if (subject) {
+                (void) buf_append_str(&text, ",\"subject\":");
+                layout_descriptor(&text, OCI "manifest.v1+json", subject);
+                (void) buf_append_char(&text, '}');
+        }
+        assert_int_equal(buf_append_char(&text, '}'), 0);
+        return layout_put(l, text.data, text.len);
+}
+
+/* Appends an entry for B to the list LIST; MORE ends it: ",\"artifactType\":…", or "". */
+static void enter(struct buf *list, const struct stored_blob *b, const char *type, const char *more)
+{
+        (void) buf_append_str(list, list->len > 0 ? "," : "");
+        layout_descriptor(list, type, b);
+        assert_int_equal(buf_printf(list, "%s}", more), 0);
+}
+
+static void expect_referrers(struct source *s, const struct stored_blob *subject, struct descriptor **ret, size_t count)
+{
+        struct error e = ERROR_INIT;
+        size_t n = 77;
+
+        if (source_referrers(s, &subject->digest, DEADLINE_NEVER, ret, &n, &e) < 0)
+                fail_msg("%s", e.message);
+        assert_int_equal(n, count);
+        if (n == 0)
+                assert_null(*ret);
+}
+
+static void referrers_are_the_manifests_with_that_subject(void **state)
+{
+        struct layout *l = *state;
+        struct stored_blob image = put_two_images(l), sbom, other, plain;
+        _cleanup_(source_free_ptr) struct source *s = NULL;
+        struct descriptor *found = NULL;
+
+        sbom = put_artifact(l, &image,
+                            "\"artifactType\":\"" SBOM "\",\"annotations\":{\"a\":\"manifest\",\"b\":\"b\"},");
+        other = put_artifact(l, &sbom, "\"artifactType\":\"" SBOM "\",");
+        plain = put_artifact(l, &image, "");
+        enter(&l->manifests, &sbom, OCI "manifest.v1+json", ",\"annotations\":{\"a\":\"entry\"}");
+        enter(&l->manifests, &sbom, OCI "manifest.v1+json", ",\"annotations\":{\"" REF_NAME "\":\"again\"}");
+        enter(&l->manifests, &other, OCI "manifest.v1+json", "");
+        enter(&l->manifests, &plain, OCI "manifest.v1+json", ",\"artifactType\":\"application/x\"");
+        layout_finish(l);
+        s = open_layout(l, "second");
+
+        expect_referrers(s, &image, &found, 2);
+        assert_true(digest_equal(&found[0].digest, &sbom.digest));
+        assert_int_equal(found[0].size, sbom.size);
+        assert_string_equal(found[0].artifact_type, SBOM);
+        assert_string_equal(descriptor_annotation(&found[0], "a"), "entry");
+        assert_string_equal(descriptor_annotation(&found[0], "b"), "b");
+        assert_true(digest_equal(&found[1].digest, &plain.digest));
+        assert_string_equal(found[1].artifact_type, "application/x");
+        descriptors_free(found, 2);
+
+        expect_referrers(s, &sbom, &found, 1);
+        assert_true(digest_equal(&found[0].digest, &other.digest));
+        descriptors_free(found, 1);
+        expect_referrers(s, &other, &found, 0);
+}
+
+static void referrers_that_cannot_be_read_are_left_out(void **state)
+{
+        struct layout *l = *state;
+        struct stored_blob image = put_two_images(l), lost, damaged, text, good;
+        _cleanup_(source_free_ptr) struct source *s = NULL;
+        struct descriptor *found = NULL;
+
+        lost = put_artifact(l, &image, "\"artifactType\":\"lost\",");
+        unlink(layout_file(l, layout_blob_name(&lost.digest)));
+        damaged = put_artifact(l, &image, "\"artifactType\":\"damaged\",");
+        layout_write(l, layout_blob_name(&damaged.digest), "{}", 2);
+        text = layout_put(l, "hello", 5);
+        good = put_artifact(l, &image, "\"artifactType\":\"good\",");
+        enter(&l->manifests, &lost, OCI "manifest.v1+json", "");
+        enter(&l->manifests, &damaged, OCI "manifest.v1+json", "");
+        enter(&l->manifests, &text, OCI "manifest.v1+json", "");
+        enter(&l->manifests, &good, OCI "manifest.v1+json", "");
+        layout_finish(l);
+        s = open_layout(l, "second");
+        expect_referrers(s, &image, &found, 1);
+        assert_string_equal(found[0].artifact_type, "good");
+        descriptors_free(found, 1);
+}
+
+/* Enters an index of LIST under the fallback tag of SUBJECT. */
+static void enter_fallback(struct layout *l, const struct stored_blob *subject, const struct buf *list)
+{
+        _cleanup_buf_ struct buf text = { 0 };
+        char tag[REFERRERS_TAG_MAX], more[200];
+        struct stored_blob index;
+
+        assert_int_equal(buf_printf(&text, "{\"schemaVersion\":2,\"manifests\":[%s]}", list->data), 0);
+        index = layout_put(l, text.data, text.len);
+        snprintf(more, sizeof(more), ",\"annotations\":{\"" REF_NAME "\":\"%s\"}",
+                 referrers_tag(&subject->digest, tag));
+        enter(&l->manifests, &index, OCI "index.v1+json", more);
+}
+
+static void index_at_the_fallback_tag_lists_referrers_and_is_no_image(void **state)
+{
+        struct layout *l = *state;
+        struct stored_blob layer = layout_put(l, "layer", 5), image = layout_image(l, NULL, &layer, 1, CONFIG), sbom;
+        _cleanup_(source_free_ptr) struct source *s = NULL;
+        _cleanup_buf_ struct buf list = { 0 };
+        struct descriptor *found = NULL;
+
+        sbom = put_artifact(l, &image, "\"artifactType\":\"" SBOM "\",");
+        enter(&list, &sbom, OCI "manifest.v1+json", "");
+        enter_fallback(l, &image, &list);
+        layout_finish(l);
+        s = open_layout(l, NULL);
+        expect_resolves(s, &image);
+        expect_referrers(s, &image, &found, 1);
+        assert_true(digest_equal(&found[0].digest, &sbom.digest));
+        assert_string_equal(found[0].artifact_type, SBOM);
+        descriptors_free(found, 1);
+}
+
+static void fallback_tag_is_cut_to_what_tags_may_have(void **state _unused_)
+{
+        char tag[REFERRERS_TAG_MAX];
+        struct digest d;
+
+        assert_int_equal(digest_of(DIGEST_SHA256, "x", 1, &d), 0);
+        assert_string_equal(referrers_tag(&d, tag),
+                            "sha256-2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881");
+        assert_int_equal(digest_of(DIGEST_SHA512, "x", 1, &d), 0);
+        assert_string_equal(referrers_tag(&d, tag),
+                            "sha512-a4abd4448c49562d828115d13a1fccea927f52b4d5459297f8b43e42da89238b");
+}
+
 static void descriptors_are_copied_whole(void **state _unused_)
 {
         char *urls[] = { (char *) "http://a", NULL }, *annotations[] = { (char *) "k", (char *) "v", NULL };
@@ -256,6 +427,7 @@ int main(void)
                 layout_test(image_is_found_by_its_tag),
                 layout_test(only_image_needs_no_tag),
                 layout_test(tag_that_is_missing_or_ambiguous_is_told_with_those_there_are),
+                layout_test(layout_without_an_image_is_opened_all_the_same),
                 layout_test(directory_that_is_no_layout_is_told_so),
                 layout_test(damaged_layout_is_refused),
                 layout_test(manifest_is_verified),
@@ -263,6 +435,10 @@ int main(void)
                 layout_test(empty_blob_is_read_and_verified),
                 layout_test(blob_of_another_size_or_kind_is_refused),
                 layout_test(inlined_data_is_used_without_a_file),
+                layout_test(referrers_are_the_manifests_with_that_subject),
+                layout_test(referrers_that_cannot_be_read_are_left_out),
+                layout_test(index_at_the_fallback_tag_lists_referrers_and_is_no_image),
+                cmocka_unit_test(fallback_tag_is_cut_to_what_tags_may_have),
                 cmocka_unit_test(descriptors_are_copied_whole),
         };
 

@@ -240,6 +240,118 @@ static void names_of_platforms_are_taken(void **state _unused_)
                        "os is no string");
 }
 
+/* ---- artifacts ---- */
+
+#define EMPTY_TYPE "application/vnd.oci.empty.v1+json"
+#define ARTIFACT_TYPE "application/vnd.example.sbom.v1"
+#define SUBJECT "\"subject\":" DESCRIPTOR(OCI_MANIFEST)
+#define ARTIFACT_WITH(more) "{\"schemaVersion\":2,\"mediaType\":\"" OCI_MANIFEST "\"" more "}"
+
+static int parse_artifact(const char *body, const char *served, struct manifest *ret, struct error *e)
+{
+        struct document d = { .body = { .data = (char *) body, .len = strlen(body) }, .media_type = (char *) served };
+
+        *e = (struct error) ERROR_INIT;
+        return manifest_parse_artifact(&d, "the name", ret, e);
+}
+
+/* TYPE NULL: it has none. */
+static void expect_artifact(const char *body, const char *type, size_t layers)
+{
+        _cleanup_manifest_ struct manifest m = { 0 };
+        struct error e;
+
+        if (parse_artifact(body, OCI_MANIFEST, &m, &e) < 0)
+                fail_msg("%s", e.message);
+        assert_int_equal(m.kind, MANIFEST_IMAGE);
+        assert_int_equal(m.layer_count, layers);
+        if (type)
+                assert_string_equal(m.artifact_type, type);
+        else
+                assert_null(m.artifact_type);
+}
+
+static void expect_no_artifact(const char *body, const char *served, const char *words)
+{
+        _cleanup_manifest_ struct manifest m = { 0 };
+        struct error e;
+
+        assert_int_equal(parse_artifact(body, served, &m, &e), -EBADMSG);
+        assert_int_equal(e.kind, ERROR_BAD_DATA);
+        if (!strstr(e.message, words) || !strstr(e.message, "the name"))
+                fail_msg("'%s' is not in '%s'", words, e.message);
+}
+
+static void artifact_is_parsed_with_layers_of_any_type(void **state _unused_)
+{
+        _cleanup_manifest_ struct manifest m = { 0 };
+        struct error e;
+
+        if (parse_artifact(ARTIFACT_WITH(",\"artifactType\":\"" ARTIFACT_TYPE
+                                         "\",\"config\":" DESCRIPTOR(EMPTY_TYPE) ",\"layers\":[" DESCRIPTOR(
+                                                 "application/x") "," DESCRIPTOR("") "]," SUBJECT
+                                                                                     ",\"annotations\":{\"a\":\"b\"}"),
+                           OCI_MANIFEST, &m, &e) < 0)
+                fail_msg("%s", e.message);
+        assert_int_equal(m.layer_count, 2);
+        assert_string_equal(m.layers[0].media_type, "application/x");
+        assert_string_equal(m.artifact_type, ARTIFACT_TYPE);
+        assert_string_equal(m.config.media_type, EMPTY_TYPE);
+        assert_int_equal(m.subject.algorithm, DIGEST_SHA256);
+        assert_true(digest_equal(&m.subject, &m.layers[0].digest));
+        assert_string_equal(m.annotations[0], "a");
+        assert_string_equal(m.annotations[1], "b");
+}
+
+static void artifact_needs_neither_config_nor_layers(void **state _unused_)
+{
+        _cleanup_manifest_ struct manifest m = { 0 };
+        struct error e;
+
+        expect_artifact(ARTIFACT_WITH(",\"artifactType\":\"" ARTIFACT_TYPE "\""), ARTIFACT_TYPE, 0);
+        expect_artifact(ARTIFACT_WITH(",\"artifactType\":\"" ARTIFACT_TYPE
+                                      "\",\"config\":null,\"layers\":null,\"subject\":null"),
+                        ARTIFACT_TYPE, 0);
+        expect_artifact(ARTIFACT_WITH(",\"layers\":[]"), NULL, 0);
+        assert_int_equal(parse_artifact(ARTIFACT_WITH(",\"layers\":[]"), "", &m, &e), 0);
+        assert_int_equal(m.subject.algorithm, DIGEST_NONE);
+}
+
+static void type_of_an_artifact_is_that_of_its_config_where_it_states_none(void **state _unused_)
+{
+        expect_artifact(ARTIFACT_WITH(",\"config\":" DESCRIPTOR(ARTIFACT_TYPE) ",\"layers\":[]"), ARTIFACT_TYPE, 0);
+        expect_artifact(ARTIFACT_WITH(",\"artifactType\":\"\",\"config\":" DESCRIPTOR(ARTIFACT_TYPE)), ARTIFACT_TYPE,
+                        0);
+        expect_artifact(ARTIFACT_WITH(",\"config\":" DESCRIPTOR("")), NULL, 0);
+        expect_artifact(IMAGE, OCI_CONFIG, 1);
+}
+
+static void artifacts_are_parsed_as_strictly_as_images(void **state _unused_)
+{
+        _cleanup_manifest_ struct manifest m = { 0 };
+        struct error e;
+
+        expect_no_artifact("[]", "", "no JSON object");
+        expect_no_artifact(ARTIFACT_WITH(""), "", "not an artifact: the document has neither layers nor manifests");
+        expect_no_artifact("{\"schemaVersion\":1,\"layers\":[]}", "", "schema 1 manifest");
+        expect_no_artifact("{\"artifactType\":\"a\",\"blobs\":[]}", "", "schemaVersion is not 2");
+        expect_no_artifact(ARTIFACT_WITH(",\"layers\":[],\"manifests\":[]"), "", "both layers and manifests");
+        expect_no_artifact(INDEX_OF(""), OCI_INDEX, "an index");
+        expect_no_artifact("{\"schemaVersion\":2,\"artifactType\":\"a\",\"manifests\":[]}", "", "an index");
+        expect_no_artifact(ARTIFACT_WITH(",\"layers\":[]"), OCI_INDEX, "served as " OCI_INDEX);
+        expect_no_artifact("{\"schemaVersion\":2,\"layers\":[]}", OCI_INDEX, "but it has layers");
+        expect_no_artifact(ARTIFACT_WITH(",\"layers\":{}"), "", "layers is no array");
+        expect_no_artifact(ARTIFACT_WITH(",\"layers\":[{}]"), "", "no digest");
+        expect_no_artifact(ARTIFACT_WITH(",\"config\":{}"), "", "no digest");
+        expect_no_artifact(ARTIFACT_WITH(",\"layers\":[],\"subject\":\"" DIGEST "\""), "", "no object");
+        expect_no_artifact(ARTIFACT_WITH(",\"artifactType\":7"), "", "artifactType is no string");
+        expect_no_artifact(ARTIFACT_WITH(",\"layers\":[],\"annotations\":[]"), "", "annotations is malformed");
+
+        /* What an artifact may be, an image may not. */
+        assert_int_equal(parse(ARTIFACT_WITH(",\"artifactType\":\"a\""), "", &m, &e), -EBADMSG);
+        assert_int_equal(parse(ARTIFACT_WITH(",\"config\":null,\"layers\":[]"), "", &m, &e), -EBADMSG);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -252,6 +364,10 @@ int main(void)
                 cmocka_unit_test(malformed_descriptors_are_refused),
                 cmocka_unit_test(counts_are_bounded),
                 cmocka_unit_test(names_of_platforms_are_taken),
+                cmocka_unit_test(artifact_is_parsed_with_layers_of_any_type),
+                cmocka_unit_test(artifact_needs_neither_config_nor_layers),
+                cmocka_unit_test(type_of_an_artifact_is_that_of_its_config_where_it_states_none),
+                cmocka_unit_test(artifacts_are_parsed_as_strictly_as_images),
         };
 
         return cmocka_run_group_tests_name("manifest", tests, NULL, NULL);

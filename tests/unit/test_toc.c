@@ -101,13 +101,38 @@ static void sections_lie_at_multiples_of_eight(void **state)
         const struct itable_file_section *sections = (void *) (header + 1);
 
         (void) state;
-        assert_memory_equal(bytes, "REGFSTOC\2\0\0\0", 12);
+        assert_memory_equal(bytes, "REGFSTOC\3\0\0\0", 12);
         assert_int_equal(header->file_length, n);
         assert_int_equal(header->section_count, 9);
         for (uint32_t i = 0; i < header->section_count; i++) {
-                assert_int_equal(sections[i].kind, i + 1);
+                assert_int_equal(sections[i].kind, i < 3 ? SECTION_CHUNKS + i : i - 2);
                 assert_int_equal(sections[i].offset % 8, 0);
         }
+}
+
+/* The rows of an embedded table are not in memory all at once. */
+static void chunks_may_be_written_as_they_come(void **state)
+{
+        _cleanup_close_ int sample = sample_file(), fd = new_file();
+        _cleanup_(toc_close_ptr) struct toc *toc = NULL;
+        struct error e = ERROR_INIT;
+        struct chunk_table rest;
+        size_t n, m;
+        _cleanup_free_ uint8_t *expected = file_bytes(sample, &n), *actual = NULL;
+
+        (void) state;
+        assert_int_equal(toc_open(sample, &layer_digest, &toc, &e), 0);
+        assert_true(toc->chunks.chunk_count > 1);
+        for (size_t k = 0; k < toc->chunks.chunk_count; k++)
+                assert_int_equal(toc_write_chunks(fd, k, &toc->chunks.chunks[k], 1, &e), 0);
+        assert_int_equal(pwrite_full(fd, "left over", 9, 2 * n), 0);
+        rest = toc->chunks;
+        rest.chunks = NULL;
+        if (toc_write(fd, &toc->itable, &rest, &toc->layer, toc->compression, &e) < 0)
+                fail_msg("%s", e.message);
+        actual = file_bytes(fd, &m);
+        assert_int_equal(n, m);
+        assert_memory_equal(actual, expected, n);
 }
 
 static void smallest_toc_is_read_back(void **state)
@@ -396,6 +421,7 @@ int main(void)
                 cmocka_unit_test(open_toc_outlives_its_file_descriptor),
                 cmocka_unit_test(equal_tocs_give_equal_files),
                 cmocka_unit_test(sections_lie_at_multiples_of_eight),
+                cmocka_unit_test(chunks_may_be_written_as_they_come),
                 cmocka_unit_test(smallest_toc_is_read_back),
                 cmocka_unit_test(file_that_cannot_be_written_is_an_error),
                 cmocka_unit_test(toc_of_another_layer_is_refused),

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* From a reference to a source, and to documents out of it. */
+
+#include <string.h>
+
+#include "image_internal.h"
+#include "regfs/log.h"
+
+deadline_t image_deadline(const struct image *i)
+{
+        return deadline_in(i->timeout_ms);
+}
+
+/* ---- where the image is ---- */
+
+static int open_client(struct image *i, const struct regfs_options *o, struct error *e)
+{
+        struct registries_options registries = {
+                .conf = o->registries_conf,
+                .plain_http = o->plain_http,
+                .tls_verify = o->tls_no_verify ? 0
+                              : o->tls_verify  ? 1
+                                               : -1,
+        };
+        struct http_options http = { 0 };
+        int r;
+
+        r = registries_load(&registries, &i->registries, e);
+        if (r < 0)
+                return r;
+        r = http_new(&http, &i->http, e);
+        if (r < 0)
+                return r;
+
+        struct client_options client = {
+                .http = i->http,
+                .registries = i->registries,
+                .credentials = { .creds = o->creds, .authfile = o->authfile },
+                .timeout_ms = i->timeout_ms,
+        };
+        return client_new(&client, &i->client, e);
+}
+
+/* What the reference stands for. A tag that the store knows costs a HEAD; an unknown one is asked for its manifest
+ * at once, which saves a round trip. */
+static int resolve(struct image *i, struct located *l, struct error *e)
+{
+        struct digest last;
+        int64_t when;
+        int r;
+
+        if (l->name.has_digest) {
+                l->digest = l->name.digest;
+                return 0;
+        }
+        if (l->name.transport != TRANSPORT_REGISTRY || store_ref_get(i->store, l->text, &last, &when, NULL) == 0)
+                return source_resolve(l->source, image_deadline(i), &l->digest, e);
+
+        r = source_manifest(l->source, NULL, image_deadline(i), &l->document, e);
+        if (r == 0)
+                l->digest = l->document.digest;
+        return r;
+}
+
+void image_remember(struct image *i, const struct document *d)
+{
+        struct error e = ERROR_INIT;
+
+        if (store_blob_put(i->store, &d->digest, d->body.data, d->body.len, &e) < 0 && e.code != EROFS)
+                log_warning("%s", e.message);
+}
+
+void located_clear(struct located *l)
+{
+        source_free(l->source);
+        reference_clear(&l->name);
+        free(l->text);
+        document_clear(&l->document);
+        *l = (struct located) { 0 };
+}
+
+static int open_source(struct image *i, const struct reference *ref, struct source **ret, struct error *e)
+{
+        switch (ref->transport) {
+        case TRANSPORT_REGISTRY:
+                return client_source_new(i->client, ref, ret, e);
+        case TRANSPORT_OCI_LAYOUT:
+                return layout_source_new(ref->path, ref->tag, ret, e);
+        case TRANSPORT_DOCKER_ARCHIVE:
+                break;
+        }
+        return archive_source_new(ref->path, ref->tag, ret, e);
+}
+
+static int try_candidate(struct image *i, struct reference *ref, struct located *ret, struct error *e)
+{
+        _cleanup_(located_clear) struct located l = { .text = reference_format(ref) };
+        int r;
+
+        if (!l.text || reference_copy(ref, &l.name) < 0)
+                return error_oom(e);
+        r = policy_check(ref, e);
+        if (r == 0)
+                r = open_source(i, ref, &l.source, e);
+        if (r == 0)
+                r = resolve(i, &l, e);
+        if (r < 0)
+                return r;
+
+        if (ref->transport == TRANSPORT_REGISTRY && !ref->has_digest) {
+                struct error ignored = ERROR_INIT;
+
+                if (store_ref_put(i->store, l.text, &l.digest, &ignored) < 0 && ignored.code != EROFS)
+                        log_warning("%s", ignored.message);
+        }
+        *ret = l;
+        l = (struct located) { 0 };
+        return 0;
+}
+
+static void free_references(struct reference *refs, size_t count)
+{
+        for (size_t k = 0; k < count; k++)
+                reference_clear(&refs[k]);
+        free(refs);
+}
+
+/* Tries the candidates of a short name in turn: the next one only where this one says that it has no such image. */
+int image_locate(struct image *i, const char *reference, const struct regfs_options *o, struct located *ret,
+                 struct error *e)
+{
+        _cleanup_(reference_clear) struct reference ref = { 0 };
+        struct reference *candidates = NULL;
+        size_t count = 0;
+        int r;
+
+        r = reference_parse(reference, &ref, e);
+        if (r < 0)
+                return r;
+        if (ref.transport != TRANSPORT_REGISTRY)
+                return try_candidate(i, &ref, ret, e);
+
+        r = i->client ? 0 : open_client(i, o, e);
+        if (r == 0)
+                r = registries_resolve(i->registries, &ref, &candidates, &count, e);
+        if (r < 0)
+                return r;
+        for (size_t k = 0; k < count; k++) {
+                r = try_candidate(i, &candidates[k], ret, e);
+                if (r != -ENOENT)
+                        break;
+        }
+        free_references(candidates, count);
+        return r;
+}
+
+/* ---- documents ---- */
+
+int image_document(struct image *i, struct source *source, const struct digest *digest, struct document *ret,
+                   struct error *e)
+{
+        _cleanup_document_ struct document d = { 0 };
+        int r;
+
+        r = store_blob_get(i->store, digest, MANIFEST_MAX, &d.body, NULL);
+        if (r == 0) {
+                d.digest = *digest;
+                d.media_type = strdup("");
+                if (!d.media_type)
+                        return error_oom(e);
+        } else {
+                buf_free(&d.body);
+                d.body = (struct buf) { 0 };
+                r = source_manifest(source, digest, image_deadline(i), &d, e);
+                if (r < 0)
+                        return r;
+                image_remember(i, &d);
+        }
+        *ret = d;
+        d = (struct document) { 0 };
+        return 0;
+}

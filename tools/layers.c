@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include "layers.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "regfs/json.h"
+
+const char *layer_table_name(const char *kind)
+{
+        static const struct {
+                const char *prefix, *name;
+        } names[] = {
+                { "estargz-", "eStargz" },
+                { "zstdchunked-", "zstd:chunked" },
+                { "soci-", "SOCI" },
+                { "regfs-", "regfs" },
+        };
+
+        for (size_t k = 0; k < ELEMENTSOF(names); k++)
+                if (str_after(kind, names[k].prefix))
+                        return names[k].name;
+        return "plain";
+}
+
+const char *layer_origin_text(const struct image_layer_info *l)
+{
+        switch (l->origin) {
+        case INDEX_FROM_TABLE:
+                return "table in the layer, bound by the image";
+        case INDEX_FROM_MANIFEST:
+                return "published index, bound by the image";
+        case INDEX_FROM_REFERRER:
+                return "published index, not bound by the image";
+        case INDEX_FROM_USER:
+                return "published index, named by --index";
+        case INDEX_FROM_LAYER:
+                break;
+        }
+        return l->known ? "the layer's own bytes, indexed here" : "the layer's own bytes, to be read whole first";
+}
+
+const char *layer_origin_word(enum index_origin origin)
+{
+        switch (origin) {
+        case INDEX_FROM_TABLE:
+                return "table";
+        case INDEX_FROM_MANIFEST:
+                return "manifest";
+        case INDEX_FROM_REFERRER:
+                return "referrer";
+        case INDEX_FROM_USER:
+                return "user";
+        case INDEX_FROM_LAYER:
+                break;
+        }
+        return "layer";
+}
+
+static bool ends_in(const char *s, const char *end)
+{
+        size_t n = strlen(s), m = strlen(end);
+
+        return n >= m && strcmp(s + n - m, end) == 0;
+}
+
+const char *layer_compression(const char *media_type)
+{
+        return ends_in(media_type, "gzip") ? "gzip" : ends_in(media_type, "zstd") ? "zstd" : "tar";
+}
+
+void print_image(const struct image *i)
+{
+        printf("reference  %s\ndigest     %s\nplatform   %s\n", image_reference(i), image_digest(i), image_platform(i));
+}
+
+/* Bytes that are no UTF-8 pass as they are, as paths do. */
+void print_json_string(const char *s)
+{
+        _cleanup_buf_ struct buf text = { 0 };
+
+        if (json_quote(&text, s) == 0)
+                fwrite(text.data, 1, text.len, stdout);
+}
+
+void print_image_json(const struct image *i)
+{
+        fputs("  \"reference\": ", stdout);
+        print_json_string(image_reference(i));
+        fputs(",\n  \"digest\": ", stdout);
+        print_json_string(image_digest(i));
+        fputs(",\n  \"platform\": ", stdout);
+        print_json_string(image_platform(i));
+}

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* How commands tell of an image and its layers. */
+
+#include "regfs/image.h"
+
+/* "eStargz", "SOCI", "regfs" …: which sort of table a kind is. */
+const char *layer_table_name(const char *kind);
+
+/* Where the layer's table comes from and who vouches for it, in words. */
+const char *layer_origin_text(const struct image_layer_info *l);
+
+/* … and in one word, for machines: "layer", "table", "manifest", "referrer", "user". */
+const char *layer_origin_word(enum index_origin origin);
+
+/* "gzip", "zstd", "tar": what a media type says of the compression. */
+const char *layer_compression(const char *media_type);
+
+/* Reference, digest and platform: three lines, or the first members of a JSON object. */
+void print_image(const struct image *i);
+void print_image_json(const struct image *i);
+
+/* A JSON string on standard output. */
+void print_json_string(const char *s);
