@@ -16,7 +16,7 @@ import images
 from fault_proxy import FaultProxy, slow
 from registry import Registry
 from test_lazy import FORMATS, STARGZ
-from testbed import BAD_DATA, FIXTURES, NOT_FOUND, USAGE, TestCase, regfs_binary, wait_until
+from testbed import BAD_DATA, FIXTURES, NOT_FOUND, USAGE, TestCase, regfs_binary, run, wait_until
 
 FOOTER = 51
 LANDMARK = '.no.prefetch.landmark'
@@ -141,6 +141,13 @@ class HonestTest(VerifyCase):
     def test_a_layout(self):
         self.layout.add_image('here', images.fixture_layers('gzip'))
         result = self.bed.regfs('verify', 'oci:%s:here' % self.layout.path)
+        self.assertEqual((result.code, result.err), (0, ''), result)
+
+    def test_an_archive(self):
+        self.layout.add_image('packed', images.fixture_layers('gzip'))
+        archive = self.bed.dir / 'image.tar'
+        run('skopeo', 'copy', '--quiet', '--insecure-policy', 'oci:%s:packed' % self.layout.path, 'docker-archive:%s' % archive)
+        result = self.bed.regfs('verify', 'docker-archive:%s' % archive)
         self.assertEqual((result.code, result.err), (0, ''), result)
 
 
