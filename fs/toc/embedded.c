@@ -14,10 +14,6 @@
 #define CHUNKED_PREFIX "io.github.containers.zstd-chunked."
 #define CHUNKED_OLD_PREFIX "io.containers.zstd-chunked."
 
-/* A long table comes in windows of this size; the next one travels while this one is decoded. */
-#define WINDOW (4 * MIB)
-#define PIECE (256 * KIB)
-
 #define TAIL_MIN (16 * KIB)
 
 /* ---- what the annotations say ---- */
@@ -221,83 +217,56 @@ static int finish(struct reading *d, struct error *e)
 
 /* ---- its bytes ---- */
 
-static int open_range(struct reading *d, uint64_t offset, uint64_t length, struct pool_buf *buffer, size_t at,
-                      struct blob_range **ret, struct error *e)
+static struct blob_stream stream_of(struct reading *d, struct blob *blob)
 {
         const struct embedded_options *o = d->options;
 
-        if (o->cancel && atomic_load(o->cancel))
-                return error_set(e, ERROR_OTHER, ECANCELED, "reading the table of contents was interrupted");
-        return blob_range_open(d->table, offset, length, buffer, at, o->timeout_ms, ret, e);
+        return (struct blob_stream) { .blob = blob, .pool = o->pool, .timeout_ms = o->timeout_ms, .cancel = o->cancel };
 }
 
-/* Feeds one window as it arrives at DATA. */
-static int feed_window(struct reading *d, struct blob_range *range, const uint8_t *data, size_t length, struct error *e)
+static int on_table(void *context, uint64_t offset, const uint8_t *data, size_t n, struct error *e)
 {
-        size_t done = 0;
+        (void) offset;
+        return feed(context, data, n, e);
+}
 
-        while (done < length) {
-                uint64_t received;
-                int r = blob_range_wait(range, MIN(done + PIECE, length), &received, e);
+/* Bytes [offset, end) of the table's blob. */
+static int feed_range(struct reading *d, uint64_t offset, uint64_t end, struct error *e)
+{
+        const struct blob_stream stream = stream_of(d, d->table);
 
-                if (r == 0)
-                        r = feed(d, data + done, (size_t) received - done, e);
-                if (r < 0)
-                        return r;
-                done = (size_t) received;
-        }
+        return blob_stream(&stream, offset, end, on_table, d, e);
+}
+
+struct tail {
+        uint8_t *data;
+        uint64_t offset; /* in the blob */
+};
+
+static int on_tail(void *context, uint64_t offset, const uint8_t *data, size_t n, struct error *e)
+{
+        const struct tail *t = context;
+
+        (void) e;
+        memcpy(t->data + (offset - t->offset), data, n);
         return 0;
 }
 
-/* Bytes [offset, end) of the table's blob: two windows in one buffer, in turn. */
-static int feed_range(struct reading *d, uint64_t offset, uint64_t end, struct error *e)
-{
-        _cleanup_(blob_range_close_ptr) struct blob_range *current = NULL;
-        _cleanup_(blob_range_close_ptr) struct blob_range *next = NULL;
-        _cleanup_(pool_buf_unref_ptr) struct pool_buf *buffer = NULL;
-        size_t at = 0;
-        int r;
-
-        r = pool_get(d->options->pool, (size_t) MIN(end - offset, (uint64_t) 2 * WINDOW), DEADLINE_NEVER, &buffer, e);
-        if (r == 0)
-                r = open_range(d, offset, MIN(end - offset, (uint64_t) WINDOW), buffer, 0, &next, e);
-        for (; r == 0 && offset < end; at = WINDOW - at) {
-                size_t length = (size_t) MIN((uint64_t) WINDOW, end - offset);
-                const uint8_t *data = buffer->data + at;
-
-                offset += length;
-                current = steal_ptr(next);
-                if (offset < end)
-                        r = open_range(d, offset, MIN((uint64_t) WINDOW, end - offset), buffer, WINDOW - at, &next, e);
-                if (r == 0)
-                        r = feed_window(d, current, data, length, e);
-                current = blob_range_close(current);
-        }
-        return r;
-}
-
-/* The end of the blob, which has the footer and often the table. The caller frees. It is copied, because nobody may
- * wait for a buffer of the pool while he holds another. */
+/* The end of the blob, which has the footer and often the table. The caller frees. */
 static int read_tail(struct reading *d, size_t n, uint8_t **ret, struct error *e)
 {
-        _cleanup_(blob_range_close_ptr) struct blob_range *range = NULL;
-        _cleanup_(pool_buf_unref_ptr) struct pool_buf *buffer = NULL;
+        const struct blob_stream stream = stream_of(d, d->options->blob);
+        uint64_t size = d->options->blob->size;
         _cleanup_free_ uint8_t *copy = malloc(n);
-        uint64_t received;
+        struct tail tail = { .data = copy, .offset = size - n };
         int r;
 
         if (!copy)
                 return error_oom(e);
-        r = pool_get(d->options->pool, n, DEADLINE_NEVER, &buffer, e);
+        r = blob_stream(&stream, size - n, size, on_tail, &tail, e);
         if (r == 0)
-                r = open_range(d, d->options->blob->size - n, n, buffer, 0, &range, e);
-        if (r == 0)
-                r = blob_range_wait(range, n, &received, e);
-        if (r < 0)
-                return r;
-        memcpy(copy, buffer->data, n);
-        *ret = steal_ptr(copy);
-        return 0;
+                *ret = steal_ptr(copy);
+        return r;
 }
 
 /* ---- where it is ---- */
