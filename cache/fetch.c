@@ -44,7 +44,7 @@ int fetcher_new(const struct fetcher_options *options, struct fetcher **ret, str
         }
         mutex_init(&f->lock);
         cond_init(&f->idle);
-        for (size_t k = 0; k < ELEMENTSOF(f->streams); k++)
+        for (size_t k = 0; k < STREAM_COUNT; k++)
                 f->streams[k].next = SIZE_MAX;
         pool_get_stats(options->pool, &pool);
         f->keeps_nothing = !content_keeps(options->content);
@@ -93,6 +93,7 @@ int fetch_cached(const struct fetch_part *parts, size_t count, uint8_t *out)
 
                 if (r < 0)
                         return r;
+                plan_passed(parts[k].fetcher, parts[k].offset + parts[k].length);
         }
         return 0;
 }
@@ -422,6 +423,8 @@ static int start_part(struct fetch_read *read, const struct fetch_part *part)
         submit_begun(&m);
         if (r == 0 && m.first != SIZE_MAX)
                 plan_ahead(part->fetcher, m.first, m.next);
+        else if (r == 0)
+                plan_passed(part->fetcher, part->offset + part->length);
         return r;
 }
 

@@ -4,6 +4,8 @@
 /* What fetch.c (readers, and who waits for what), plan.c (what is fetched together) and flight.c (what a worker does)
  * share. */
 
+#include <stdatomic.h>
+
 #include "regfs/fetch.h"
 #include "regfs/map.h"
 #include "regfs/thread.h"
@@ -14,10 +16,18 @@
 /* Blob bytes between two chunks that are cheaper to carry along than to ask for the next one. */
 #define FLIGHT_GAP_MAX (64 * KIB)
 
+#define STREAM_COUNT 8
+
 /* A sequential reader, recognised by missing where the last flight ended. */
 struct stream {
         size_t next;     /* chunk; SIZE_MAX: there is no such reader */
         uint64_t window; /* blob bytes to fetch ahead */
+};
+
+/* A stream whose reader has come to `from`, and not behind `to`, is to be fetched ahead of again. Content offsets,
+ * written under the fetcher's lock; `to` is 0 when there is nothing to do. */
+struct mark {
+        _Atomic uint64_t from, to;
 };
 
 /* Neighbouring rows [first, end), and their blob range [from, to). */
@@ -36,7 +46,8 @@ struct fetcher {
         struct map *
                 distrusted GUARDED_BY(lock); /* chunk index → fetcher: chunks that were right by another road only */
         uint64_t asked GUARDED_BY(lock);     /* blob bytes, of flights begun for readers */
-        struct stream streams[8] GUARDED_BY(lock);
+        struct stream streams[STREAM_COUNT] GUARDED_BY(lock);
+        struct mark marks[STREAM_COUNT]; /* of the streams */
         size_t stream_turn GUARDED_BY(lock);
         struct fetch_stats stats GUARDED_BY(lock);
         bool keeps_nothing GUARDED_BY(lock); /* the last chunk could not be stored */
@@ -77,6 +88,10 @@ struct flight *plan_demand(struct fetcher *f, size_t i, size_t last) REQUIRES(f-
 /* A reader has missed chunk FIRST, and flights up to NEXT were begun for it: fetches ahead of one that reads in
  * order. */
 void plan_ahead(struct fetcher *f, size_t first, size_t next);
+
+/* A reader has got its bytes up to END without a flight of its own: goes on fetching ahead of one that comes to the
+ * end of what was fetched ahead. Cheap when it is none. */
+void plan_passed(struct fetcher *f, uint64_t end);
 
 /* The first chunk that begins at content offset END or behind it. */
 size_t plan_behind(const struct chunk_table *t, uint64_t end);

@@ -48,7 +48,8 @@ static uint32_t largest_content(const struct flight *flight)
         uint32_t largest = 0;
 
         for (size_t i = flight->first; i < flight->first + flight->count; i++)
-                largest = MAX(largest, chunk_row(flight, i)->content_length);
+                if (chunk_row(flight, i)->codec != CODEC_ZEROS)
+                        largest = MAX(largest, chunk_row(flight, i)->content_length);
         return largest;
 }
 

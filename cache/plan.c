@@ -10,8 +10,6 @@
 #include "fetch_internal.h"
 #include "regfs/log.h"
 
-/* While no more was asked for, nothing stands out of a window: two of the smallest are what a small file may cost. */
-#define COLD_BYTES (1 * MIB)
 /* A blob of that size is one window. */
 #define BLOB_SMALL (1 * MIB)
 /* A request of that size is worth its round trip. */
@@ -22,7 +20,7 @@
 #define CARRIED_SHARE 64
 
 /* Of blob bytes ahead of a sequential reader. */
-#define AHEAD_MIN (2 * MIB)
+#define AHEAD_MIN (1 * MIB)
 #define AHEAD_MAX (8 * MIB)
 /* A sequential reader skips a few chunks: files that another layer hides. */
 #define STREAM_SKIP 8
@@ -109,7 +107,7 @@ static bool next_unit(const struct chunk_table *t, const struct window *w, const
                       struct span *ret)
 {
         size_t i = forward ? s->end : s->first;
-        uint64_t here, there;
+        uint64_t gap;
 
         if (forward) {
                 while (i < w->high && t->chunks[i].codec == CODEC_ZEROS)
@@ -126,10 +124,9 @@ static bool next_unit(const struct chunk_table *t, const struct window *w, const
         if (ret->first < w->low || ret->end > w->high || ret->from < w->begin || ret->from >= w->end ||
             is_streamed(t, ret))
                 return false;
-        here = forward ? s->to : ret->to;
-        there = forward ? ret->from : s->from;
         /* Two neighbours of a gzip stream may share a byte. Others that overlap are no neighbours. */
-        return there >= here ? there - here <= FLIGHT_GAP_MAX : here - there == 1;
+        gap = forward ? ret->from - s->to : s->from - ret->to;
+        return gap <= FLIGHT_GAP_MAX || gap == UINT64_MAX;
 }
 
 /* Extends S in one direction over absent units, and over what is there already (up to HOLE_MAX bytes in one place)
@@ -177,9 +174,9 @@ static struct span extent(struct fetcher *f, const struct span *unit, const stru
         return s;
 }
 
-/* The aligned window of SIZE bytes in which UNIT begins. A unit that stands out of it is taken along as well, unless
- * it is so large that it had better travel alone. */
-static struct window aligned_window(const struct fetcher *f, const struct span *unit, uint64_t size, uint64_t excess)
+/* The aligned window of SIZE bytes in which UNIT begins. Its last unit may stand out of it a bit: left behind, it would
+ * cost a request of its own. */
+static struct window aligned_window(const struct fetcher *f, const struct span *unit, uint64_t size)
 {
         const struct chunk_table *t = f->options.table;
         uint64_t begin = unit->from - unit->from % size;
@@ -187,7 +184,7 @@ static struct window aligned_window(const struct fetcher *f, const struct span *
         return (struct window) {
                 .begin = begin,
                 .end = begin + size,
-                .max = size + excess,
+                .max = size + size / 4,
                 .high = t->chunk_count,
         };
 }
@@ -197,10 +194,10 @@ static struct window demand_window(struct fetcher *f, const struct span *unit) R
         uint64_t size = FLIGHT_WINDOW_MIN;
 
         if (f->options.table->blob_size <= BLOB_SMALL)
-                return aligned_window(f, unit, BLOB_SMALL, 0);
+                return aligned_window(f, unit, BLOB_SMALL);
         while (2 * size <= MIN(f->asked, f->window_max))
                 size *= 2;
-        return aligned_window(f, unit, size, f->asked < COLD_BYTES ? 0 : size / 4);
+        return aligned_window(f, unit, size);
 }
 
 /* ---- flights ---- */
@@ -252,7 +249,7 @@ static uint64_t fetch_rows(struct fetcher *f, size_t first, size_t end, enum pri
                         continue;
                 }
                 s = plan_unit(t, i);
-                w = aligned_window(f, &s, f->window_max, f->window_max / 4);
+                w = aligned_window(f, &s, f->window_max);
                 w.low = first;
                 w.high = end;
                 s = extent(f, &s, &w);
@@ -270,13 +267,13 @@ static uint64_t fetch_rows(struct fetcher *f, size_t first, size_t end, enum pri
  * soon, and both parts are worth a request. S->first: nowhere. */
 static size_t cut_of(const struct chunk_table *t, const struct span *s, size_t i)
 {
-        struct span at = plan_unit(t, i);
+        struct span at = plan_unit(t, i), before;
         struct window all = { .end = UINT64_MAX, .low = s->first, .high = s->end };
 
         if (span_length(s) < FLIGHT_CUT_MIN)
                 return s->first;
-        while (s->to - at.from < REQUEST_WORTH && next_unit(t, &all, &at, false, &at))
-                ;
+        while (s->to - at.from < REQUEST_WORTH && next_unit(t, &all, &at, false, &before))
+                at = before;
         return at.from - s->from >= REQUEST_WORTH ? at.first : s->first;
 }
 
@@ -334,32 +331,68 @@ static size_t row_at(const struct chunk_table *t, size_t next, uint64_t limit)
         return next;
 }
 
-void plan_ahead(struct fetcher *f, size_t first, size_t next)
+/* Fetches ahead of stream K from chunk NEXT on: more than the last time. */
+static void stream_advance(struct fetcher *f, size_t k, size_t next) REQUIRES(f->lock)
 {
         const struct chunk_table *t = f->options.table;
-        struct stream *s = NULL;
+        const struct chunk *last = &t->chunks[next - 1];
+        struct stream *s = &f->streams[k];
+        uint64_t from = last->content_offset + last->content_length, to, limit, size;
+
+        s->window = MIN(MAX(2 * s->window, (uint64_t) AHEAD_MIN), (uint64_t) AHEAD_MAX);
+        /* To the end of an aligned window: another one begins there. */
+        size = MIN(s->window, f->window_max);
+        limit = last->blob_offset + last->blob_length + s->window + size - 1;
+        s->next = row_at(t, next, limit - limit % size);
+        f->asked += fetch_rows(f, next, s->next, PRIORITY_READAHEAD);
+
+        last = &t->chunks[s->next - 1];
+        to = last->content_offset + last->content_length;
+        atomic_store(&f->marks[k].from, from + (to - from) / 2);
+        atomic_store(&f->marks[k].to, to);
+}
+
+void plan_ahead(struct fetcher *f, size_t first, size_t next)
+{
+        size_t k;
 
         mutex_lock(&f->lock);
-        for (size_t k = 0; k < ELEMENTSOF(f->streams) && !s; k++)
+        for (k = 0; k < STREAM_COUNT; k++)
                 if (first >= f->streams[k].next && first - f->streams[k].next <= STREAM_SKIP)
-                        s = &f->streams[k];
-        if (s) {
-                s->window = MIN(MAX(2 * s->window, (uint64_t) AHEAD_MIN), (uint64_t) AHEAD_MAX);
+                        break;
+        if (k == STREAM_COUNT) {
+                /* Perhaps another one begins here: then the next miss comes behind what is fetched now. */
+                k = f->stream_turn++ % STREAM_COUNT;
+                f->streams[k] = (struct stream) { .next = next };
+                atomic_store(&f->marks[k].to, 0);
+        } else if (f->keeps_nothing) {
+                f->streams[k].next = next;
         } else {
-                s = &f->streams[f->stream_turn++ % ELEMENTSOF(f->streams)];
-                s->window = 0;
-        }
-        /* The next miss of this reader comes behind what is fetched now. */
-        s->next = next;
-        if (s->window > 0 && !f->keeps_nothing) {
-                uint64_t limit = t->chunks[next - 1].blob_offset + t->chunks[next - 1].blob_length + s->window;
-
-                /* A window at whose end another one begins is fetched to its end. */
-                limit += f->window_max - 1;
-                s->next = row_at(t, next, limit - limit % f->window_max);
-                f->asked += fetch_rows(f, next, s->next, PRIORITY_READAHEAD);
+                stream_advance(f, k, next);
         }
         mutex_unlock(&f->lock);
+}
+
+static bool is_marked(const struct mark *m, uint64_t end)
+{
+        return end > atomic_load_explicit(&m->from, memory_order_relaxed) &&
+               end <= atomic_load_explicit(&m->to, memory_order_relaxed);
+}
+
+void plan_passed(struct fetcher *f, uint64_t end)
+{
+        for (size_t k = 0; k < STREAM_COUNT; k++) {
+                if (!is_marked(&f->marks[k], end))
+                        continue;
+                mutex_lock(&f->lock);
+                /* Unless somebody else was here before. */
+                if (is_marked(&f->marks[k], end)) {
+                        atomic_store(&f->marks[k].to, 0);
+                        if (!f->keeps_nothing && f->streams[k].next < f->options.table->chunk_count)
+                                stream_advance(f, k, f->streams[k].next);
+                }
+                mutex_unlock(&f->lock);
+        }
 }
 
 void fetch_ahead(struct fetcher *f, uint64_t offset, uint64_t length, enum priority priority)

@@ -229,7 +229,7 @@ class ReadingTest(FaultCase):
 
         with ThreadPoolExecutor(32) as pool:
             self.assertEqual(set(pool.map(read, range(32))), {True})
-        self.assertLess(self.proxy.bytes(self.layer), 10 * MIB)
+        self.assertLess(self.proxy.bytes(self.layer), 12 * MIB)
 
     def test_server_errors(self):
         for code in (500, 502, 503, 504, 408, 429):
