@@ -30,11 +30,14 @@ class Image:
         else:
             raise RuntimeError('%s has no image %s' % (path, tag))
         self.digest = self.descriptor['digest']
-        self.manifest = json.loads(self.blob_path(self.digest).read_bytes())
+        self.manifest = self.json(self.descriptor)
         self.config, self.layers = self.manifest['config'], self.manifest['layers']
 
     def blob_path(self, digest):
         return self.path / 'blobs' / digest.replace(':', '/')
+
+    def json(self, descriptor):
+        return json.loads(self.blob_path(descriptor['digest']).read_bytes())
 
     def size(self):
         """Bytes of manifest, config and layers."""
@@ -84,7 +87,7 @@ def _make_estargz(bed, plain, path):
         layers.append(layout.put(blob.read_bytes(), images.LAYER_TYPE + '+gzip', annotations={STARGZ: said['tocDigest']}))
         diff_ids.append(said['diffID'])
         blob.unlink()
-    config = json.loads(plain.blob_path(plain.config['digest']).read_bytes())
+    config = plain.json(plain.config)
     config['rootfs']['diff_ids'] = diff_ids
     layout.tag(TAG, layout.put_json({'schemaVersion': 2, 'mediaType': images.MANIFEST_TYPE,
                                      'config': layout.put_json(config, images.CONFIG_TYPE), 'layers': layers}, images.MANIFEST_TYPE))
@@ -101,11 +104,31 @@ def _make_zstdchunked(bed, plain, path):
             raise RuntimeError('skopeo made layer %s without a table of contents' % layer['digest'])
 
 
-MAKERS = {'eStargz': _make_estargz, 'zstd:chunked': _make_zstdchunked}
+def _make_soci(_bed, plain, path):
+    """Not an image, but the index beside it: a manifest whose layers are ztocs."""
+    from ztoc import make_ztoc, soci_index  # which wants python3-flatbuffers, and only here
+    ztocs = [(layer, make_ztoc(plain.blob_path(layer['digest']))) for layer in plain.layers]
+    manifest, blobs = soci_index(plain.descriptor, ztocs)
+    layout = images.Layout(path)
+    for blob in blobs.values():
+        layout.put(blob, images.LAYER_TYPE)
+    layout.tag(TAG, layout.put_json(manifest, images.MANIFEST_TYPE))
+
+
+MAKERS = {'eStargz': _make_estargz, 'zstd:chunked': _make_zstdchunked, 'SOCI': _make_soci}
+
+
+def push_referrer(registry, repository, index, subject):
+    """Pushes an index, and names it in the fallback tag of the image that it is of: docker-registry has no referrers API."""
+    registry.push(index, index.descriptor, '%s:%s' % (repository, index.digest))
+    entry = {key: index.descriptor[key] for key in ('mediaType', 'digest', 'size')}
+    listing = {'schemaVersion': 2, 'mediaType': images.INDEX_TYPE,
+               'manifests': [dict(entry, artifactType=index.config['mediaType'])]}
+    registry.put_manifest(repository, subject.replace(':', '-'), json.dumps(listing).encode(), images.INDEX_TYPE)
 
 
 def converted(bed, plain, name, cache):
-    """The image PLAIN in format NAME, out of the directory CACHE, or made and put there."""
+    """The image PLAIN in format NAME, or the index beside it, out of the directory CACHE, or made and put there."""
     path = cache / plain.digest.partition(':')[2][:12] / name.replace(':', '').lower()
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
