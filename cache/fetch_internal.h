@@ -106,8 +106,8 @@ void flight_run(struct work *work);
 /* From now on FLIGHT does not bring the chunks [first, end). */
 void fetch_leave_table(struct fetcher *f, const struct flight *flight, size_t first, size_t end) REQUIRES(f->lock);
 
-/* A flight calls one of the two for each of its chunks exactly once, unless nobody wants it: they wake who waits. DATA is the
- * decoded chunk. Who comes after the chunks [first, end) have failed begins a flight of their own. */
+/* A flight calls one of the two for each of its chunks exactly once, unless nobody wants it: they wake who waits.
+ * DATA is the decoded chunk. Who comes after the chunks [first, end) have failed begins a flight of their own. */
 void fetch_chunk_done(struct flight *flight, size_t chunk, const uint8_t *data);
 void fetch_chunks_failed(struct flight *flight, size_t first, size_t end, int result, const struct error *e);
 

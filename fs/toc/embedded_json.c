@@ -2,9 +2,9 @@
 
 /* Entry by entry out of the JSON, on yajl's events: the document is never in memory, only the entry at hand is.
  *
- * What of yajl is not bounded is bounded here: nesting (it keeps a byte for each level) by counting, the length of a token
- * (it collects one that is cut by the end of a piece) by the bytes fed since its last event. It does not look whether
- * there is memory, so it gets all of it in advance. */
+ * What of yajl is not bounded is bounded here: nesting (it keeps a byte for each level) by counting, the length of a
+ * token (it collects one that is cut by the end of a piece) by the bytes fed since its last event. It does not look
+ * whether there is memory, so it gets all of it in advance. */
 
 #include <stdio.h>
 #include <string.h>
@@ -265,8 +265,8 @@ struct toc_parser *toc_parser_free(struct toc_parser *p)
         return NULL;
 }
 
-/* yajl makes something of halves of surrogate pairs that other readers make something else of. No writer of these tables
- * escapes characters that need a pair, so whatever does is refused. */
+/* yajl makes something of halves of surrogate pairs that other readers make something else of. No writer of these
+ * tables escapes characters that need a pair, so whatever does is refused. */
 static bool has_surrogate(struct toc_parser *p, const uint8_t *data, size_t n)
 {
         const uint8_t *at = data, *end = data + n;
