@@ -237,6 +237,17 @@ void fetch_chunk_done(struct flight *flight, size_t chunk, const uint8_t *data)
         }
 }
 
+bool fetch_chunk_expected(struct flight *flight, size_t chunk)
+{
+        struct fetcher *f = flight->fetcher;
+        bool expected;
+
+        mutex_lock(&f->lock);
+        expected = map_get(f->in_flight, &chunk, sizeof(chunk)) == flight;
+        mutex_unlock(&f->lock);
+        return expected;
+}
+
 bool fetch_chunk_wanted(struct flight *flight, size_t chunk)
 {
         struct fetcher *f = flight->fetcher;

@@ -228,11 +228,14 @@ static void count_refetch(struct flight *flight)
         mutex_unlock(&flight->fetcher->lock);
 }
 
-/* Chunk I is in the store, from a flight or a process that was faster; whoever waits for it gets it. */
+/* Nothing is to be done about chunk I: it is not the flight's, or in the store, from a flight or a process that was
+ * faster. Then whoever waits for it gets it. */
 static bool settled(struct flight *flight, size_t i, uint8_t *out)
 {
         const struct chunk *c = chunk_row(flight, i);
 
+        if (!fetch_chunk_expected(flight, i))
+                return true;
         if (!content_has(flight->fetcher->options.content, i))
                 return false;
         if (!fetch_chunk_wanted(flight, i))
