@@ -11,7 +11,8 @@
 #include "regfs/external_toc.h"
 #include "regfs/log.h"
 
-#define PASSES_AT_ONCE 3
+#define PASSES_AT_ONCE 3 /* that keep a core busy */
+#define THREADS_MAX 8    /* tables of contents are waited for, mostly */
 #define PROGRESS_INTERVAL_MS 100
 
 struct pass {
@@ -204,14 +205,24 @@ static void watch_passes(struct passes *a, const struct regfs_options *o)
         } while (done < a->count);
 }
 
+static size_t threads_wanted(const struct passes *a)
+{
+        size_t whole = 0, wanted;
+
+        for (size_t k = 0; k < a->count; k++)
+                whole += a->items[k].whole;
+        wanted = a->count - whole + MIN(whole, (size_t) PASSES_AT_ONCE);
+        return MIN(wanted, (size_t) THREADS_MAX);
+}
+
 static int run_all(struct passes *a, const struct regfs_options *o, struct error *e)
 {
-        pthread_t threads[PASSES_AT_ONCE];
-        size_t started = 0;
+        pthread_t threads[THREADS_MAX];
+        size_t started = 0, wanted = threads_wanted(a);
         int r = 0;
 
         qsort(a->items, a->count, sizeof(*a->items), larger_first);
-        while (started < MIN(a->count, (size_t) PASSES_AT_ONCE)) {
+        while (started < wanted) {
                 r = thread_start(&threads[started], "index", run_passes, a);
                 if (r < 0)
                         break;

@@ -250,7 +250,8 @@ int layer_draft_publish(struct layer_draft *d, struct error *e)
         if (r < 0)
                 return r;
         finish_content(d);
-        if (fsync(d->toc) < 0)
+        /* What came of a pass over the layer is dear. A table that was fetched is not, and a torn one is found out. */
+        if (d->end > 0 && fsync(d->toc) < 0)
                 return error_errno(e, errno, "store %s: %s/toc", d->store->path, target);
 
         r = store_move(d->store, d->path, target);

@@ -445,8 +445,6 @@ int store_draft_publish_image(struct store_draft *d, const char *key, struct err
         if (!store_name_is_valid(key, KEY_MAX))
                 return error_set(e, ERROR_OTHER, EINVAL, "\"%.100s\" is no key of an image index", key);
         snprintf(path, sizeof(path), "images/%s", key);
-        if (fsync(d->fd) < 0)
-                return error_errno(e, errno, "store %s: %s", d->store->path, path);
         return store_draft_move(d, path, e);
 }
 

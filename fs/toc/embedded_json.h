@@ -36,6 +36,7 @@ typedef int take_number_fn(struct toc_parser *p, uint64_t n);
 
 struct member {
         const char *name;
+        size_t length; /* of the name */
         take_text_fn *text;
         take_number_fn *number;
         size_t field; /* of a number: in struct toc_entry, where MAX says how wide it is */

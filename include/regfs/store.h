@@ -11,8 +11,8 @@
  *     tmp/                             what is being written; leftovers of dead processes are removed at open when
  *                                      a day old
  *
- * TOCs and image indexes are fsynced before their rename. The rest is checked whenever it is read, so a crash costs
- * it at most.
+ * The TOC of a layer that was read whole is fsynced before its rename. The rest is checked whenever it is read, so a
+ * crash costs it at most.
  */
 
 #include "regfs/base.h"
@@ -61,7 +61,7 @@ struct store_draft {
         }
 
 int store_draft_new(struct store *s, struct store_draft *ret, struct error *e);
-/* fsync, rename to images/<key>. An existing one is replaced. */
+/* Renames it to images/<key>. An existing one is replaced. */
 int store_draft_publish_image(struct store_draft *d, const char *key, struct error *e);
 /* Removes what was not published. Legal on an empty one. */
 void store_draft_clear(struct store_draft *d);
@@ -96,7 +96,7 @@ int layer_draft_append(struct layer_draft *d, const void *data, size_t n, struct
  * A chunk whose bytes were not all appended is published as absent. */
 int layer_draft_chunk(struct layer_draft *d, uint64_t content_offset, uint32_t length, uint64_t hash, struct error *e);
 
-/* Writes the map, fsyncs the TOC, renames. When somebody else has published the same layer meanwhile, theirs stays
+/* Writes the map, fsyncs the TOC if content came with it, renames. When somebody else has published the same layer meanwhile, theirs stays
  * and this still succeeds; a directory without a TOC is a leftover and is replaced. */
 int layer_draft_publish(struct layer_draft *d, struct error *e);
 
