@@ -51,6 +51,7 @@ enum {
         OPT_BIND,
         OPT_OUTPUT,
         OPT_JSON,
+        OPT_SANDBOX,
         OPT_VERSION,
 };
 
@@ -73,6 +74,7 @@ static const struct {
         { { "log-level", required_argument, NULL, OPT_LOG_LEVEL }, COMMANDS_ALL },
         { { "log-file", required_argument, NULL, OPT_LOG_FILE }, COMMANDS_ALL },
         { { "foreground", no_argument, NULL, 'f' }, COMMAND_MOUNT },
+        { { "sandbox", required_argument, NULL, OPT_SANDBOX }, COMMAND_MOUNT },
         { { "push", no_argument, NULL, OPT_PUSH }, COMMAND_INDEX },
         { { "bind", required_argument, NULL, OPT_BIND }, COMMAND_INDEX },
         { { "output", required_argument, NULL, OPT_OUTPUT }, COMMAND_INDEX },
@@ -247,6 +249,11 @@ static int set_option(struct command_options *o, int option, const char *value, 
                 return 0;
         case OPT_JSON:
                 o->json = true;
+                return 0;
+        case OPT_SANDBOX:
+                if (!str_eq(value, "on") && !str_eq(value, "off"))
+                        return bad_value(e, "sandbox", value, "neither on nor off");
+                o->sandbox = str_eq(value, "on") ? SANDBOX_ON : SANDBOX_OFF;
                 return 0;
         case 'f':
                 o->foreground = true;
