@@ -54,7 +54,7 @@ int store_take_room(struct store *s, int fd, uint64_t n)
                 return 0;
         if (fstatvfs(fd, &v) < 0 || v.f_blocks == 0)
                 return 0; /* a filesystem that doesn't say */
-        reserve = v.f_blocks / 20 + 1;
+        reserve = v.f_blocks / STORE_RESERVE_PART + 1;
         available = v.f_bavail > reserve ? (v.f_bavail - reserve) * v.f_frsize : 0;
         if (available < n) {
                 atomic_store(&s->room, 0);
