@@ -12,6 +12,7 @@
 #define DEFAULT_TIMEOUT_S 60
 #define FLIGHT_THREADS 8
 #define INDEX_NESTING_MAX 4
+#define TREE_ATTEMPTS 4
 
 struct image *image_close(struct image *i)
 {
@@ -212,14 +213,14 @@ static int open_tree(struct image *i, struct error *e)
                 return error_errno(e, -r, "%s: name of the image index", i->reference);
 
         /* The second round is for an index that is missing, of another version or damaged: it is written afresh,
-         * once. */
+         * once; more often where somebody clears the store. */
         for (int attempt = 0;; attempt++) {
                 _cleanup_close_ int fd = store_image_open(i->store, key);
 
                 r = fd < 0 ? fd : tree_open(fd, &i->digest, &i->tree, e);
                 if (r == 0)
                         return 0;
-                if (attempt > 0)
+                if (attempt > 0 && (fd != -ENOENT || attempt == TREE_ATTEMPTS))
                         return fd < 0 ? error_errno(e, -fd, "%s: image index", i->reference) : r;
                 if (fd >= 0)
                         log_warning("%s: %s: the image index is written afresh", i->reference,

@@ -12,6 +12,7 @@
 #include "regfs/log.h"
 
 #define PASSES_AT_ONCE 3
+#define OPEN_ATTEMPTS 4
 #define PROGRESS_INTERVAL_MS 100
 
 struct pass {
@@ -240,9 +241,9 @@ static int open_known(struct image *i, struct passes *a, struct error *e)
                 struct error why = ERROR_INIT;
                 int r;
 
-                if (l->same_as != k)
+                if (l->same_as != k || l->toc)
                         continue;
-                r = source_blob(i->source, &l->descriptor, &l->blob, e);
+                r = l->blob ? 0 : source_blob(i->source, &l->descriptor, &l->blob, e);
                 if (r < 0)
                         return r;
                 r = open_toc(i, l, &why);
@@ -261,7 +262,8 @@ static int open_known(struct image *i, struct passes *a, struct error *e)
         return 0;
 }
 
-int image_open_layers(struct image *i, const struct regfs_options *options, struct error *e)
+/* *RET_GONE: a TOC was in the store and is no longer. */
+static int open_layers(struct image *i, const struct regfs_options *options, bool *ret_gone, struct error *e)
 {
         _cleanup_free_ struct pass *items = calloc(i->layer_count, sizeof(*items));
         struct passes all = { .image = i, .items = items, .request = log_current_request() };
@@ -282,10 +284,24 @@ int image_open_layers(struct image *i, const struct regfs_options *options, stru
                 if (i->layers[k].same_as != k || i->layers[k].toc)
                         continue;
                 r = open_toc(i, &i->layers[k], e);
+                *ret_gone = r == -ENOENT;
                 if (r == -ENOENT)
                         r = error_errno(e, ENOENT, "%s: index just written", i->layers[k].blob->name);
         }
         cond_destroy(&all.changed);
         mutex_destroy(&all.lock);
+        return r;
+}
+
+int image_open_layers(struct image *i, const struct regfs_options *options, struct error *e)
+{
+        bool gone = false;
+        int r = open_layers(i, options, &gone, e);
+
+        /* Somebody may clear the store between a layer's pass and the end of them all. */
+        for (unsigned attempt = 1; gone && attempt < OPEN_ATTEMPTS; attempt++) {
+                gone = false;
+                r = open_layers(i, options, &gone, e);
+        }
         return r;
 }

@@ -129,8 +129,7 @@ static int parse_bool(const char *s, bool *ret)
         return 0;
 }
 
-/* "64M": a number with an optional K, M or G, powers of 1024. */
-static int parse_size(const char *s, size_t *ret)
+int command_parse_size(const char *s, size_t *ret)
 {
         static const char units[] = "KMG";
         char digits[24];
@@ -202,7 +201,7 @@ static int set_option(struct command_options *o, int option, const char *value, 
         case OPT_TIMEOUT:
                 return set_timeout(o, value, e);
         case OPT_MEMORY:
-                if (parse_size(value, &o->image.memory) < 0)
+                if (command_parse_size(value, &o->image.memory) < 0)
                         return bad_value(e, "memory", value, "not a size (64M, 1G)");
                 return 0;
         case OPT_LOG_LEVEL:

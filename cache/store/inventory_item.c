@@ -154,6 +154,16 @@ int inventory_remove_same(struct store *s, const struct inventory_item *item, in
         return inventory_remove(s, item, e);
 }
 
+int inventory_remove_map(struct store *s, const struct inventory_item *layer, struct error *e)
+{
+        char path[STORE_PATH_MAX];
+        int r = store_check_writable(s, e);
+
+        if (r == 0)
+                r = store_layer_path(&layer->digest, layer->layer_kind, "map", path, e);
+        return r < 0 ? r : unlink_item(s, path, e);
+}
+
 /* ---- refs ---- */
 
 /* The text of one component, to *B. */

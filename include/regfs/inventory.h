@@ -45,7 +45,8 @@ struct inventory_item {
         /* Last use, unix seconds: of a layer, when its map changed, which whoever has it open sees to (without a map, its
          * TOC); of other files the later one of access and change. */
         int64_t used;
-        /* A layer is in use when another open file holds a lock in its map; a draft, as long as its writer lives. */
+        /* A layer is in use when another open file holds a lock in its map; a draft, as long as its writer lives; other
+         * things, when an image is that they belong to (cache.h). */
         bool in_use;
 
         struct digest digest; /* blob, layer */
@@ -84,6 +85,9 @@ int inventory_remove(struct store *s, const struct inventory_item *item, struct 
 
 /* inventory_remove, unless the file at its path (of a layer: its TOC) is not the one open at FD any more. */
 int inventory_remove_same(struct store *s, const struct inventory_item *item, int fd, struct error *e);
+
+/* Takes the map of a layer away: all of its content then counts as absent. */
+int inventory_remove_map(struct store *s, const struct inventory_item *layer, struct error *e);
 
 /* "docker.io/library/alpine:edge" out of the path of a ref, and whether it is the record of which published index an
  * image was read by. A name of which the store keeps a part alone ends its cut components with "...". NULL when out of
