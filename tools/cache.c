@@ -191,15 +191,19 @@ static int mounted_digests(const struct mount_table *t, struct digest **ret, siz
         return 0;
 }
 
-/* The store's view, with what the mount table knows. */
-static int read_view(struct store *s, struct mount_table *mounts, struct cache_view *ret, struct error *e)
+/* The store's view. Where locks don't tell what is in use, the mount table has to: it does not know whose store an image
+ * was mounted from, so that takes too much for used rather than too little. */
+static int read_view(struct store *s, struct store_place *place, struct mount_table *mounts, struct cache_view *ret,
+                     struct error *e)
 {
         _cleanup_free_ struct digest *mounted = NULL;
         size_t count = 0;
         int r;
 
-        r = mount_table_read(mounts, e);
+        r = store_look_at_place(s, place, e);
         if (r == 0)
+                r = mount_table_read(mounts, e);
+        if (r == 0 && !place->locks)
                 r = mounted_digests(mounts, &mounted, &count, e);
         return r < 0 ? r : cache_read(s, mounted, count, ret, e);
 }
@@ -216,14 +220,13 @@ static int show(struct store *s, const struct cache_command *c, struct error *e)
         _cleanup_(mount_table_clear) struct mount_table mounts = { 0 };
         _cleanup_cache_view_ struct cache_view view = { 0 };
         struct store_place place;
-        int r = read_view(s, &mounts, &view, e);
+        int r = read_view(s, &place, &mounts, &view, e);
 
         if (r < 0)
                 return r;
-        if (c->action == ACTION_LIST)
-                return written(print_store_list(&view, c->json), e);
-        r = store_look_at_place(s, &place, e);
-        return r < 0 ? r : written(print_store_info(s, &place, &view, c->json), e);
+        return written(c->action == ACTION_LIST ? print_store_list(&view, c->json)
+                                                : print_store_info(s, &place, &view, c->json),
+                       e);
 }
 
 /* ---- verify ---- */
@@ -395,7 +398,7 @@ static int finish_removal(const struct cache_command *c, const struct cache_view
                 json_text_close(j, ']');
                 json_text_open(j, "inUse", '[');
         }
-        r = tell_in_use(v, mounts, c->json ? j : NULL, e);
+        r = result->in_use > 0 ? tell_in_use(v, mounts, c->json ? j : NULL, e) : 0;
         if (r < 0)
                 return r;
         if (c->json) {
@@ -425,7 +428,8 @@ static int make_room(struct store *s, const struct cache_command *c, int *ret_co
                 .report_context = c->json ? &j : NULL,
         };
         struct cache_prune_result result;
-        int r = read_view(s, &mounts, &view, e);
+        struct store_place place;
+        int r = read_view(s, &place, &mounts, &view, e);
 
         if (r < 0)
                 return r;

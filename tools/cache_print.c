@@ -348,8 +348,8 @@ int print_store_list(const struct cache_view *v, bool json)
                                 print_stored_layer(&v->layers[k]);
                 putchar('\n');
         }
-        printf("%zu images, %zu layers (%zu shared): %s on disk\n", c.images, c.layers, c.shared,
-               format_bytes(sums[SUM_ALL].size.disk, disk, sizeof(disk)));
+        printf("%zu image%s, %zu layer%s (%zu shared): %s on disk\n", c.images, c.images == 1 ? "" : "s", c.layers,
+               c.layers == 1 ? "" : "s", c.shared, format_bytes(sums[SUM_ALL].size.disk, disk, sizeof(disk)));
         print_foreign(v);
         return finish();
 }

@@ -198,6 +198,14 @@ static int check_files(struct content *c, const struct content_map_header *expec
         return memcmp(&header, expected, sizeof(header)) == 0 ? 0 : -ESTALE;
 }
 
+/* Says that the layer is open, as long as it is. Nothing depends on it but that others leave it alone. */
+static void tell_use(const struct content *c)
+{
+        struct flock use = { .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = CONTENT_USE_OFFSET, .l_len = 1 };
+
+        (void) fcntl(c->map_fd, F_OFD_SETLK, &use);
+}
+
 /* Opens the two files below DIRECTORY. FLAGS: O_RDWR or O_RDONLY. -ENOENT when one is missing, -ESTALE when they
  * don't fit. */
 static int open_files(struct content *c, int directory, int flags, const struct content_map_header *expected)
@@ -213,6 +221,7 @@ static int open_files(struct content *c, int directory, int flags, const struct 
         r = check_files(c, expected);
         if (r < 0)
                 return r;
+        tell_use(c);
         c->map_size = (size_t) expected->file_length;
         c->map = mmap(NULL, c->map_size, PROT_READ, MAP_SHARED, c->map_fd, 0);
         if (c->map == MAP_FAILED) {

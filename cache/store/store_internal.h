@@ -72,6 +72,9 @@ int store_take_room(struct store *s, int fd, uint64_t n);
  * Returns 0 or -errno; the range is then undefined. */
 int store_write_sparse(struct store *s, int fd, const void *data, size_t n, uint64_t offset, bool fresh);
 
+/* Behind the words of a map: a shared lock there says that the layer is open. */
+#define CONTENT_USE_OFFSET ((off_t) 1 << 61)
+
 /* The file "map": this header, then a 64-bit word for each chunk (0 = absent, else XXH3-64 of its bytes | 1).
  * IDENTITY binds it to the cut of the content space into chunks. */
 struct content_map_header {
