@@ -198,12 +198,16 @@ static int check_files(struct content *c, const struct content_map_header *expec
         return memcmp(&header, expected, sizeof(header)) == 0 ? 0 : -ESTALE;
 }
 
-/* Says that the layer is open, as long as it is. Nothing depends on it but that others leave it alone. */
+/* Says that the layer is open, as long as it is, and when it was opened. Nothing depends on it but that others leave it
+ * alone. */
 static void tell_use(const struct content *c)
 {
         struct flock use = { .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = CONTENT_USE_OFFSET, .l_len = 1 };
 
+        if (c->store->read_only)
+                return;
         (void) fcntl(c->map_fd, F_OFD_SETLK, &use);
+        (void) futimens(c->map_fd, NULL);
 }
 
 /* Opens the two files below DIRECTORY. FLAGS: O_RDWR or O_RDONLY. -ENOENT when one is missing, -ESTALE when they
