@@ -135,8 +135,7 @@ static int parse_bool(const char *s, bool *ret)
         return 0;
 }
 
-/* "64M": a number with an optional K, M or G, powers of 1024. */
-static int parse_size(const char *s, size_t *ret)
+int command_parse_size(const char *s, size_t *ret)
 {
         static const char units[] = "KMG";
         char digits[24];
@@ -187,7 +186,7 @@ static int set_cache_size(struct command_options *o, const char *value, struct e
 
         if (str_eq(value, "0"))
                 o->image.cache_size = REGFS_CACHE_NOTHING;
-        else if (parse_size(value, &size) == 0)
+        else if (command_parse_size(value, &size) == 0)
                 o->image.cache_size = size;
         else
                 return bad_value(e, "cache-size", value, "not a size (500M, 10G, or 0)");
@@ -223,7 +222,7 @@ static int set_option(struct command_options *o, int option, const char *value, 
         case OPT_TIMEOUT:
                 return set_timeout(o, value, e);
         case OPT_MEMORY:
-                if (parse_size(value, &o->image.memory) < 0)
+                if (command_parse_size(value, &o->image.memory) < 0)
                         return bad_value(e, "memory", value, "not a size (64M, 1G)");
                 return 0;
         case OPT_LOG_LEVEL:
