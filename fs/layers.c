@@ -37,15 +37,6 @@ struct passes {
         uint64_t request; /* of the log */
 };
 
-static int open_toc(struct image *i, struct image_layer *l, struct error *e)
-{
-        _cleanup_close_ int fd = store_layer_toc(i->store, &l->descriptor.digest, l->kind);
-
-        if (fd < 0)
-                return fd;
-        return toc_open(fd, &l->descriptor.digest, &l->toc, e);
-}
-
 /* A few small requests for the table of contents that the layer carries. */
 static int read_embedded(struct pass *p, struct error *e)
 {
@@ -113,9 +104,10 @@ static int read_whole(struct pass *p, struct error *e)
                 .progress = &p->progress,
                 .cancel = &p->all->cancel,
         };
-        _cleanup_close_ int known = store_layer_toc(i->store, &p->layer->descriptor.digest, KIND_PLAIN);
+        struct error why = ERROR_INIT;
 
-        return known >= 0 ? 0 : index_layer(&options, e);
+        /* It may have been known by now, or all the time: a layer that was to be read by a table that can't be used. */
+        return image_open_toc(i, p->layer, &why) == 0 ? 0 : index_layer(&options, e);
 }
 
 static int run_pass(struct pass *p, struct error *e)
@@ -232,7 +224,19 @@ static int run_all(struct passes *a, const struct regfs_options *o, struct error
         return r;
 }
 
-/* Opens the TOCs that the store has; collects the layers that have none in PASSES. */
+/* Layer K can't be read without what no store has, or what is wrong there: WHY. */
+static int refuse_missing(const struct image *i, size_t k, const struct error *why, struct error *e)
+{
+        const struct image_layer *l = &i->layers[k];
+        char digest[DIGEST_STRING_MAX];
+
+        return error_set(e, ERROR_NOT_FOUND, ENOENT,
+                         "%s: offline: layer %zu of %zu, %s: its table of contents (%s) %s%s", i->reference, k + 1,
+                         i->layer_count, digest_format(&l->descriptor.digest, digest), l->kind,
+                         why ? "can't be used: " : "is not in the store", why ? why->message : "");
+}
+
+/* Opens the TOCs that the stores have; collects the layers that have none in PASSES. */
 static int open_known(struct image *i, struct passes *a, struct error *e)
 {
         for (size_t k = 0; k < i->layer_count; k++) {
@@ -245,15 +249,17 @@ static int open_known(struct image *i, struct passes *a, struct error *e)
                 r = source_blob(i->source, &l->descriptor, &l->blob, e);
                 if (r < 0)
                         return r;
-                r = open_toc(i, l, &why);
+                r = image_open_toc(i, l, &why);
                 if (r == 0)
                         continue;
                 if (r == -ENOMEM)
                         return error_oom(e);
+                if (i->offline)
+                        return refuse_missing(i, k, r == -ENOENT ? NULL : &why, e);
                 if (r != -ENOENT) {
                         log_warning("%s: %s: indexed afresh", l->blob->name, why.message);
                         r = store_layer_remove(i->store, &l->descriptor.digest, l->kind, e);
-                        if (r < 0)
+                        if (r < 0 && r != -EROFS)
                                 return r;
                 }
                 a->items[a->count++] = (struct pass) { .all = a, .layer = l, .whole = str_eq(l->kind, KIND_PLAIN) };
@@ -281,7 +287,7 @@ int image_open_layers(struct image *i, const struct regfs_options *options, stru
         for (size_t k = 0; k < i->layer_count && r == 0; k++) {
                 if (i->layers[k].same_as != k || i->layers[k].toc)
                         continue;
-                r = open_toc(i, &i->layers[k], e);
+                r = image_open_toc(i, &i->layers[k], e);
                 if (r == -ENOENT)
                         r = error_errno(e, ENOENT, "%s: index just written", i->layers[k].blob->name);
         }

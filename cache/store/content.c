@@ -40,6 +40,7 @@ struct content {
         size_t map_size;
         _Atomic uint64_t *words; /* in MAP; NULL: there is no map and every chunk is absent */
         _Atomic uint32_t *states;
+        struct content_lowers lowers;
 };
 
 /* ---- writing ---- */
@@ -204,17 +205,24 @@ static int open_files(struct content *c, int directory, int flags, const struct 
 {
         int r;
 
+        if (c->store->lower)
+                flags |= O_NONBLOCK; /* what is no file after all must not hold us up */
         c->fd = openat(directory, "content", flags | O_CLOEXEC);
         if (c->fd < 0)
                 return -errno;
         c->map_fd = openat(directory, "map", flags | O_CLOEXEC);
         if (c->map_fd < 0)
                 return -errno;
-        r = check_files(c, expected);
+        r = store_check_file(c->store, c->fd, "content");
+        if (r == 0)
+                r = store_check_file(c->store, c->map_fd, "map");
+        if (r == 0)
+                r = check_files(c, expected);
         if (r < 0)
                 return r;
         c->map_size = (size_t) expected->file_length;
-        c->map = mmap(NULL, c->map_size, PROT_READ, MAP_SHARED, c->map_fd, 0);
+        c->map = c->store->lower ? store_copy_map(c->map_fd, c->map_size)
+                                 : mmap(NULL, c->map_size, PROT_READ, MAP_SHARED, c->map_fd, 0);
         if (c->map == MAP_FAILED) {
                 c->map = NULL;
                 return -errno;
@@ -281,7 +289,8 @@ static int open_or_rebuild(struct content *c, const char *directory)
                 return r;
         r = open_directory(c, directory, &header);
         if (r == -ESTALE)
-                log_warning("%s: content and map don't fit the layer's index", c->name);
+                log_write(c->store->lower ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARNING,
+                          "%s: content and map don't fit the layer's index", c->name);
         if ((r != -ENOENT && r != -ESTALE) || c->store->read_only)
                 return r;
         r = rebuild(c, directory, &header);
@@ -305,7 +314,8 @@ int content_open(struct store *s, const struct digest *layer, const char *kind, 
         c->table = table;
         c->fd = c->map_fd = -1;
         c->denied = s->read_only ? -EROFS : 0;
-        c->name = str_printf("%s %s", digest_format(layer, name), kind);
+        c->name = str_printf("%s %s%s%s", digest_format(layer, name), kind, s->lower ? " in " : "",
+                             s->lower ? s->path : "");
         c->states = calloc(table->chunk_count + 1, sizeof(*c->states));
         if (!c->name || !c->states)
                 return error_oom(e);
@@ -320,6 +330,8 @@ int content_open(struct store *s, const struct digest *layer, const char *kind, 
                 if (c->denied == 0)
                         c->denied = r;
         }
+        if (content_lowers_open(&c->lowers, s, layer, kind, table) < 0)
+                return error_oom(e);
         *ret = steal_ptr(c);
         return 0;
 }
@@ -328,6 +340,7 @@ struct content *content_close(struct content *c)
 {
         if (!c)
                 return NULL;
+        content_lowers_close(&c->lowers);
         close_files(c);
         free(c->states);
         free(c->name);
@@ -357,11 +370,21 @@ static bool is_zeros(const struct content *c, size_t i)
         return c->table->chunks[i].codec == CODEC_ZEROS;
 }
 
-bool content_has(struct content *c, size_t i)
+bool content_is_there(const struct content *c)
+{
+        return c->words;
+}
+
+bool content_has_here(struct content *c, size_t i)
 {
         if (i >= c->table->chunk_count)
                 return false;
         return is_zeros(c, i) || (load_word(c, i) != 0 && !(atomic_load(&c->states[i]) & STATE_WRONG));
+}
+
+bool content_has(struct content *c, size_t i)
+{
+        return content_has_here(c, i) || content_lowers_have(&c->lowers, i);
 }
 
 /* Takes chunk I for absent from now on. WHY is for the log. */
@@ -528,7 +551,7 @@ static uint64_t data_behind(const struct content *c, uint64_t offset, uint64_t e
         return *i < t->chunk_count ? MIN(MAX(t->chunks[*i].content_offset, offset), end) : end;
 }
 
-int content_read(struct content *c, uint64_t offset, size_t length, void *out)
+int content_read_here(struct content *c, uint64_t offset, size_t length, void *out)
 {
         const struct chunk_table *t = c->table;
         uint64_t end = offset + length;
@@ -563,6 +586,14 @@ int content_read(struct content *c, uint64_t offset, size_t length, void *out)
                 i = run.last;
         }
         return 0;
+}
+
+int content_read(struct content *c, uint64_t offset, size_t length, void *out)
+{
+        int r = content_read_here(c, offset, length, out);
+
+        return r == -EAGAIN && c->lowers.count > 0 ? content_lowers_read(&c->lowers, c, c->table, offset, length, out)
+                                                   : r;
 }
 
 int content_write(struct content *c, size_t i, const void *data)
