@@ -244,7 +244,8 @@ static int read_mode(struct image *i, const struct regfs_options *o, enum purpos
                 if (!i->index_reference)
                         return error_oom(e);
         }
-        if (purpose == FOR_INDEXING && i->index_mode != INDEX_NONE)
+        i->indexing = purpose == FOR_INDEXING;
+        if (i->indexing && i->index_mode != INDEX_NONE)
                 i->index_mode = INDEX_EMBEDDED;
         return 0;
 }

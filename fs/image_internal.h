@@ -44,7 +44,8 @@ struct image {
         struct reference name; /* what was opened, with its host */
         struct digest digest;  /* of the image manifest */
         uint64_t timeout_ms;
-        bool offline; /* the registry is not asked */
+        bool offline;  /* the registry is not asked */
+        bool indexing; /* for others: no TOC of another user's store is used */
         enum index_mode index_mode;
         char *index_reference; /* INDEX_NAMED */
 

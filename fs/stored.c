@@ -97,7 +97,7 @@ int image_open_toc(struct image *i, struct image_layer *l, struct error *e)
 
         for (size_t k = 1; result < 0 && result != -ENOMEM && (s = store_at(i->store, k)); k++) {
                 struct error why = ERROR_INIT;
-                int r = open_in(s, l, &why);
+                int r = i->indexing && store_is_foreign(s) ? -ENOENT : open_in(s, l, &why);
 
                 if (r == 0 || r == -ENOMEM)
                         result = r;

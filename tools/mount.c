@@ -28,7 +28,8 @@ static const char help[] =
         "  -f, --foreground                  stay in the foreground; SIGINT and SIGTERM unmount\n"
         "  -o OPTION,…                       allow_other, default_permissions, auto_unmount, … of FUSE; any option below\n"
         "                                    as NAME=VALUE, so that fstab can say it\n"
-        "      --prefetch=none|all|LIST-FILE     fetch content in the background: none (the default), all, or the files\n"
+        "      --prefetch=none|all|LIST-FILE\n"
+        "                                    fetch content in the background: none (the default), all, or the files\n"
         "                                    and directories that LIST-FILE names, one path on a line\n"
         "      --offline                     ask no registry: what is not in the store is missing\n";
 

@@ -65,7 +65,7 @@ static const struct {
         { { "platform", required_argument, NULL, OPT_PLATFORM }, COMMANDS_ALL },
         { { "index", required_argument, NULL, OPT_INDEX }, COMMANDS_ALL },
         { { "cache-dir", required_argument, NULL, OPT_CACHE_DIR }, COMMANDS_ALL },
-        { { "store", required_argument, NULL, OPT_STORE }, COMMANDS_ALL & ~COMMAND_INDEX },
+        { { "store", required_argument, NULL, OPT_STORE }, COMMANDS_ALL },
         { { "offline", no_argument, NULL, OPT_OFFLINE }, COMMAND_MOUNT | COMMAND_INSPECT },
         { { "prefetch", required_argument, NULL, OPT_PREFETCH }, COMMAND_MOUNT },
         { { "paths", required_argument, NULL, OPT_PATHS }, COMMAND_PULL },

@@ -59,6 +59,9 @@ int store_move(struct store *s, const char *from, const char *to);
  * afterwards. */
 int store_draft_move(struct store_draft *d, const char *to, struct error *e);
 
+/* Writes the file at PATH, whole. */
+int store_put_file(struct store *s, const char *path, const void *data, size_t n, struct error *e);
+
 /* Removes a file, or a directory with all that is in it. What is gone already is fine. Returns 0 or -errno. */
 int store_remove_tree(int at, const char *name);
 
