@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "image_internal.h"
 #include "regfs/io.h"
@@ -158,19 +159,16 @@ static int make_own_tree(struct image *i, const struct tree_layer *rows, struct 
         return fd < 0 ? fd : make_tree(i, fd, rows, e);
 }
 
-/* The image index that a store has. False when it has none, or another version's, or a damaged one: it is merged
- * afresh. */
-static bool open_known_tree(struct image *i, struct store *s, const char *key)
+/* The image index that a store has. False when it has none, or, with WHY, another version's or a damaged one. */
+static bool open_known_tree(struct image *i, struct store *s, const char *key, struct error *why)
 {
         _cleanup_close_ int fd = store_image_open(s, key);
-        struct error why = ERROR_INIT;
 
-        if (fd < 0 || store_is_foreign(s))
+        if (fd < 0 || store_is_foreign(s) || tree_open(fd, &i->digest, &i->tree, why) < 0)
                 return false;
-        if (tree_open(fd, &i->digest, &i->tree, &why) == 0)
-                return true;
-        log_warning("%s: %s: the image index is written afresh", i->reference, why.message);
-        return false;
+        if (s == i->store)
+                store_touch(s, fd);
+        return true;
 }
 
 static void describe_layers(const struct image *i, struct tree_layer *rows)
@@ -185,11 +183,42 @@ static void describe_layers(const struct image *i, struct tree_layer *rows)
         }
 }
 
+static bool open_any_tree(struct image *i, const char *key, struct error *why)
+{
+        struct store *s;
+
+        for (size_t k = 0; (s = store_at(i->store, k)); k++)
+                if (open_known_tree(i, s, key, why))
+                        return true;
+        return false;
+}
+
+/* Whose turn it is to write the image index writes it; the others see it come. True when it is open. */
+static bool wait_for_tree(struct image *i, const char *key, struct store_turn *turn)
+{
+        struct error why = ERROR_INIT;
+        struct patience patience;
+        char name[80];
+        uint64_t pause;
+
+        snprintf(name, sizeof(name), "image %s", key);
+        patience_begin(&patience, i->timeout_ms);
+        while (store_turn_try(i->store, name, turn) < 0 && patience_left(&patience, 0, &pause)) {
+                struct timespec t = { .tv_nsec = (long) pause * 1000000 };
+
+                if (open_known_tree(i, i->store, key, &why))
+                        return true;
+                nanosleep(&t, NULL);
+        }
+        return open_known_tree(i, i->store, key, &why);
+}
+
 int image_open_tree(struct image *i, struct error *e)
 {
+        _cleanup_turn_ struct store_turn turn = STORE_TURN_INIT;
         _cleanup_free_ struct tree_layer *rows = calloc(i->layer_count, sizeof(*rows));
+        struct error why = ERROR_INIT;
         bool own = any_foreign(i);
-        struct store *s;
         char key[65];
         int r;
 
@@ -199,9 +228,10 @@ int image_open_tree(struct image *i, struct error *e)
         r = tree_key(&i->digest, rows, i->layer_count, key);
         if (r < 0)
                 return error_errno(e, -r, "%s: name of the image index", i->reference);
-        for (size_t k = 0; !own && (s = store_at(i->store, k)); k++)
-                if (open_known_tree(i, s, key))
-                        return 0;
+        if (!own && (open_any_tree(i, key, &why) || wait_for_tree(i, key, &turn)))
+                return 0;
+        if (*why.message)
+                log_warning("%s: %s: the image index is written afresh", i->reference, why.message);
         r = own ? -EROFS : make_kept_tree(i, rows, key, e);
         if (r == -EROFS)
                 r = make_own_tree(i, rows, e);

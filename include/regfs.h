@@ -89,7 +89,12 @@ struct regfs_options {
         /* No request is made to a registry: tags are what they last resolved to, and what no store has is missing: at once
          * for an image that cannot be opened without it, at the read (-EIO) for content. */
         bool offline;
+        /* Bytes that the store may hold, REGFS_CACHE_NOTHING for none; default: 10 GiB, and never the last 5 % of the
+         * disk. What was not used for longest makes room. */
+        uint64_t cache_size;
 };
+
+#define REGFS_CACHE_NOTHING UINT64_MAX
 
 #define REGFS_OPTIONS_INIT                           \
         {                                            \

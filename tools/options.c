@@ -26,6 +26,8 @@ const char command_options_help[] =
         "                                    /var/cache/regfs for root, else ~/.cache/regfs)\n"
         "      --store DIR                   a finished store that is only read: what the store lacks is looked for there;\n"
         "                                    can be given more than once\n"
+        "      --cache-size SIZE             how large the store may get (default: 10G, and never the last 5 % of the\n"
+        "                                    disk; 0: nothing is kept for longer than it is read)\n"
         "      --memory SIZE                 bound of the buffer pool (default: 64M)\n"
         "Log:\n"
         "      --log-level LEVEL             none, error, warning, info or debug (default: warning)\n"
@@ -41,6 +43,7 @@ enum {
         OPT_OFFLINE,
         OPT_PREFETCH,
         OPT_PATHS,
+        OPT_CACHE_SIZE,
         OPT_PLAIN_HTTP,
         OPT_TLS_VERIFY,
         OPT_CREDS,
@@ -69,6 +72,7 @@ static const struct {
         { { "offline", no_argument, NULL, OPT_OFFLINE }, COMMAND_MOUNT | COMMAND_INSPECT },
         { { "prefetch", required_argument, NULL, OPT_PREFETCH }, COMMAND_MOUNT },
         { { "paths", required_argument, NULL, OPT_PATHS }, COMMAND_PULL },
+        { { "cache-size", required_argument, NULL, OPT_CACHE_SIZE }, COMMANDS_ALL },
         { { "plain-http", no_argument, NULL, OPT_PLAIN_HTTP }, COMMANDS_ALL },
         { { "tls-verify", optional_argument, NULL, OPT_TLS_VERIFY }, COMMANDS_ALL },
         { { "creds", required_argument, NULL, OPT_CREDS }, COMMANDS_ALL },
@@ -197,6 +201,19 @@ static int add_store(struct command_options *o, const char *value, struct error 
         return 0;
 }
 
+static int set_cache_size(struct command_options *o, const char *value, struct error *e)
+{
+        size_t size;
+
+        if (str_eq(value, "0"))
+                o->image.cache_size = REGFS_CACHE_NOTHING;
+        else if (parse_size(value, &size) == 0)
+                o->image.cache_size = size;
+        else
+                return bad_value(e, "cache-size", value, "not a size (500M, 10G, or 0)");
+        return 0;
+}
+
 /* One option by its getopt value; VALUE lives as long as O. */
 static int set_option(struct command_options *o, int option, const char *value, struct error *e)
 {
@@ -222,6 +239,8 @@ static int set_option(struct command_options *o, int option, const char *value, 
                         return bad_value(e, "prefetch", value, "none, all or a file with a list of paths");
                 o->prefetch = value;
                 return 0;
+        case OPT_CACHE_SIZE:
+                return set_cache_size(o, value, e);
         case OPT_PLAIN_HTTP:
                 o->image.plain_http = true;
                 return 0;

@@ -1,13 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Stores behind one's own, and content in them.
- *
- * Nothing in them is mapped that could change or go away under a reader: maps are copied when content is opened. Of
- * what such a store gets later this process does not hear. */
+/* Stores behind one's own, and content in them. */
 
 #include <fcntl.h>
 #include <stdio.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include "regfs/io.h"
@@ -41,22 +37,34 @@ static int check_directory(struct store *s, struct error *e)
         return 0;
 }
 
+/* A store at PATH that is only read, not yet open. */
+static struct store *new_read_only(const char *path)
+{
+        struct store *s = calloc(1, sizeof(*s));
+
+        if (!s)
+                return NULL;
+        s->fd = -1;
+        s->read_only = true;
+        /* As where other machines write: nothing is mapped that could change or go away, and no lock is taken. */
+        s->remote = true;
+        mutex_init(&s->lock);
+        evictor_init(s);
+        s->path = strdup(path);
+        return s->path ? s : store_close(s);
+}
+
 int store_add(struct store *s, const char *directory, struct error *e)
 {
-        _cleanup_(store_close_ptr) struct store *lower = calloc(1, sizeof(*lower));
+        _cleanup_(store_close_ptr) struct store *lower = new_read_only(directory);
         size_t allocated = s->lower_count;
         int r;
 
         if (!lower)
                 return error_oom(e);
-        mutex_init(&lower->lock);
-        lower->fd = -1;
-        lower->lower = lower->read_only = true;
+        lower->lower = true;
         if (!*directory)
                 return error_set(e, ERROR_USAGE, EINVAL, "a store's directory has an empty name");
-        lower->path = strdup(directory);
-        if (!lower->path)
-                return error_oom(e);
         lower->fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (lower->fd < 0)
                 return error_errno(e, errno, "store %s", directory);
@@ -81,20 +89,15 @@ static bool is_out_of_reach(int r)
 /* Stands in the place of one's own store: has nothing and takes nothing. */
 static int open_none(struct store **ret, struct error *e)
 {
-        _cleanup_(store_close_ptr) struct store *s = calloc(1, sizeof(*s));
+        _cleanup_(store_close_ptr) struct store *s = new_read_only("(none)");
 
         if (!s)
                 return error_oom(e);
-        mutex_init(&s->lock);
-        s->read_only = true;
         s->owner = geteuid();
         /* A directory in which none of a store's names can ever be. */
         s->fd = open("/proc/self/fdinfo", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (s->fd < 0)
                 return error_errno(e, errno, "/proc/self/fdinfo");
-        s->path = strdup("(none)");
-        if (!s->path)
-                return error_oom(e);
         *ret = steal_ptr(s);
         return 0;
 }
@@ -178,21 +181,6 @@ int store_open_file(const struct store *s, const char *path)
         }
         r = store_check_file(s, fd, path);
         return r < 0 ? r : steal_fd(&fd);
-}
-
-void *store_copy_map(int fd, size_t n)
-{
-        void *copy = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        int r;
-
-        if (copy == MAP_FAILED)
-                return copy;
-        r = pread_full(fd, copy, n, 0);
-        if (r == 0)
-                return copy;
-        munmap(copy, n);
-        errno = -r;
-        return MAP_FAILED;
 }
 
 /* ---- content ---- */
