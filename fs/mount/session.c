@@ -245,6 +245,7 @@ int session_mount(struct image *image, const struct session_options *options, st
                 return error_oom(e);
         s->unmount = options->unmount;
         s->unmount_context = options->unmount_context;
+        s->state.prefetch = options->prefetch;
         s->directory = strdup(options->directory);
         if (!s->directory)
                 return error_oom(e);
