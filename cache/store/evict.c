@@ -99,7 +99,7 @@ int evictor_take(struct store *s, uint64_t n)
         written = atomic_fetch_add(&v->written, n) + n;
         if (!looked || written >= step_of(v) || used + written > v->limit)
                 call(s);
-        if (used + written <= v->limit || (used + written <= v->limit + slack_of(v) && !atomic_load(&v->stuck)))
+        if (written <= v->limit + slack_of(v) && used <= v->limit + slack_of(v) - written)
                 return 0;
         atomic_fetch_sub(&v->written, n);
         return -EDQUOT;
@@ -370,9 +370,10 @@ static void evict(struct store *s, const struct usage *u, uint64_t goal)
         free(e.candidates);
         atomic_store(&s->evictor.used, u->total - MIN(u->total, e.freed));
         atomic_store(&s->evictor.stuck, e.freed == 0 || u->total - MIN(u->total, e.freed) > s->evictor.limit);
-        log_info("store %s: %ju bytes, limit %ju: %ju bytes taken away: %zu chunks, %zu layers, %zu other files",
-                 s->path, (uintmax_t) u->total, (uintmax_t) s->evictor.limit, (uintmax_t) e.freed, e.chunks, e.layers,
-                 e.files);
+        log_write(e.freed > 0 ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG,
+                  "store %s: %ju bytes, limit %ju: %ju bytes taken away: %zu chunks, %zu layers, %zu other files",
+                  s->path, (uintmax_t) u->total, (uintmax_t) s->evictor.limit, (uintmax_t) e.freed, e.chunks, e.layers,
+                  e.files);
 }
 
 /* Returns how long to wait before the next look, if one is wanted. */
@@ -468,7 +469,7 @@ void evictor_clear(struct store *s)
 void store_set_limit(struct store *s, uint64_t bytes)
 {
         if (!s->read_only)
-                s->evictor.limit = bytes;
+                s->evictor.limit = MIN(bytes, (uint64_t) INT64_MAX);
 }
 
 void store_touch(struct store *s, int fd)
