@@ -295,6 +295,8 @@ static void print_stored_layer(const struct cache_layer *l)
 
         if (!l->item)
                 snprintf(content, sizeof(content), "not in the store");
+        else if (!l->item->has[INVENTORY_TOC])
+                snprintf(content, sizeof(content), "content alone");
         else if (!l->usable)
                 snprintf(content, sizeof(content), "can't be used");
         else

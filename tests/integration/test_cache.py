@@ -344,6 +344,10 @@ class PruneTest(CacheCase):
         self.assertEqual([r['path'].split('/')[2] for r in pruned['removed'] if r['kind'] == 'layer'],
                          [self.digest_of(n).partition(':')[2] for n in ('docs', 'app')])
         self.assertLessEqual(self.cache('info')['diskSize'], limit * 1024)
+        self.assertEqual(len(self.cache('list')['images']), 3)
+        self.cache('prune', '--max-size=1K')
+        left = self.cache('list')
+        self.assertEqual((left['images'], left['layers']), ([], []))
         self.check_tree(self.mount('two'), 'two')
 
     def test_what_is_in_use_stays(self):
