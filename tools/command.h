@@ -35,6 +35,7 @@ struct command_options {
         enum log_level log_level;
         const char *log_file;
         bool foreground;
+        enum { SANDBOX_DEFAULT, SANDBOX_ON, SANDBOX_OFF } sandbox; /* mount */
         bool json;
         bool push;          /* index */
         const char *bind;   /* index */

@@ -102,9 +102,9 @@ struct blob_stream {
 };
 #define BLOB_WINDOW (4 * MIB)
 
-/* Calls PIECE for the bytes [offset, end) of the blob, in order and as they arrive; one window is consumed while the next
- * one travels. A PIECE is borrowed for the call; what it returns, unless 0, ends the stream. Returns 0, that, or -errno
- * with E. */
+/* Calls PIECE for the bytes [offset, end) of the blob, in order and as they arrive; one window is consumed while the
+ * next one travels. A PIECE is borrowed for the call; what it returns, unless 0, ends the stream. Returns 0, that,
+ * or -errno with E. */
 typedef int blob_piece_fn(void *context, uint64_t offset, const uint8_t *data, size_t n, struct error *e);
 int blob_stream(const struct blob_stream *s, uint64_t offset, uint64_t end, blob_piece_fn *piece, void *context,
                 struct error *e);
