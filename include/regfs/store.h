@@ -37,6 +37,9 @@ struct store *store_close(struct store *s);
 DEFINE_CLEANUP(struct store *, store_close)
 const char *store_path(const struct store *s);
 
+/* What the store is kept to where nobody says otherwise. */
+#define STORE_LIMIT_DEFAULT (10 * GIB)
+
 /* The store is kept to so many bytes by taking away what was not used for longest: single chunks of layers that this
  * process has open, whole layers otherwise, and none that another process has open. Before anything is written; by
  * default there is no limit. For a moment there may be more: 1/32 of the limit, but 8 MiB at least and 256 MiB at most;
