@@ -9,7 +9,6 @@
 #include "regfs/log.h"
 
 #define DEFAULT_MEMORY (64 * MIB)
-#define DEFAULT_CACHE_SIZE (10 * GIB)
 #define DEFAULT_TIMEOUT_S 60
 #define FLIGHT_THREADS 8
 #define INDEX_NESTING_MAX 4
@@ -221,7 +220,7 @@ static int open_base(struct image *i, const struct regfs_options *o, struct erro
                 return r;
         store_set_limit(i->store, o->cache_size == REGFS_CACHE_NOTHING ? 0
                                   : o->cache_size > 0                  ? o->cache_size
-                                                                       : DEFAULT_CACHE_SIZE);
+                                                                       : STORE_LIMIT_DEFAULT);
         r = pool_new(o->memory > 0 ? o->memory : DEFAULT_MEMORY, &i->pool);
         if (r < 0)
                 return error_errno(e, -r, "buffer pool");
