@@ -41,11 +41,10 @@ struct fetcher {
         uint64_t window_max; /* a power of two: what a flight asks for leaves room for others in the pool */
         struct mutex lock;
         struct cond idle;
-        struct map *in_flight GUARDED_BY(lock); /* chunk index (size_t) → struct flight */
-        size_t active GUARDED_BY(lock);         /* flights that exist */
-        struct map *
-                distrusted GUARDED_BY(lock); /* chunk index → fetcher: chunks that were right by another road only */
-        uint64_t asked GUARDED_BY(lock);     /* blob bytes, of flights begun for readers */
+        struct map *in_flight GUARDED_BY(lock);  /* chunk index (size_t) → struct flight */
+        size_t active GUARDED_BY(lock);          /* flights that exist */
+        struct map *distrusted GUARDED_BY(lock); /* index → fetcher, of chunks that were right by another road only */
+        uint64_t asked GUARDED_BY(lock);         /* blob bytes, of flights begun for readers */
         struct stream streams[STREAM_COUNT] GUARDED_BY(lock);
         struct mark marks[STREAM_COUNT]; /* of the streams */
         size_t stream_turn GUARDED_BY(lock);
@@ -53,6 +52,7 @@ struct fetcher {
         bool keeps_nothing GUARDED_BY(lock); /* the last chunk could not be stored */
         bool failure_told GUARDED_BY(lock);  /* … and the log says why */
         bool recovery_told GUARDED_BY(lock); /* the log says that the table is wrong */
+        bool closing GUARDED_BY(lock);       /* flights don't wait for other processes any more */
 };
 
 /* A part of a read waits for one chunk of a flight. Holds a reference on the read, which holds the part. */
@@ -74,6 +74,11 @@ struct flight {
         struct flight *next; /* of those that one read has begun, until they are submitted */
         uint64_t request;    /* of the log: who began it */
         struct want *wants;  /* guarded by fetcher->lock */
+
+        /* Where other processes fetch as well (claim.c). */
+        size_t claimed, claimed_end; /* rows */
+        struct patience patience;
+        bool impatient; /* there was no patience left: what remains is fetched, whoever has claimed it */
 };
 
 /* ---- plan.c ---- */
@@ -96,6 +101,18 @@ void plan_passed(struct fetcher *f, uint64_t end);
 /* The first chunk that begins at content offset END or behind it. */
 size_t plan_behind(const struct chunk_table *t, uint64_t end);
 
+/* ---- claim.c ---- */
+
+/* The next rows of the flight from *I on that are to be looked after: *RET is those that are there already, and behind them
+ * those that are absent, with their blob range [from, to), claimed until claim_end; there is no range when all of them
+ * are there. *I moves behind them. Rows that other processes have claimed are passed over. False when no more are left. */
+bool claim_next(struct flight *flight, size_t *i, struct span *ret);
+void claim_end(struct flight *flight);
+
+/* Behind the last rows: true when somebody still waits for some. Then the flight is no longer the caller's and will be
+ * run once more. */
+bool claim_come_back(struct flight *flight);
+
 /* ---- flight.c ---- */
 
 /* The work function of a flight. */
@@ -106,8 +123,12 @@ void flight_run(struct work *work);
 /* From now on FLIGHT does not bring the chunks [first, end). */
 void fetch_leave_table(struct fetcher *f, const struct flight *flight, size_t first, size_t end) REQUIRES(f->lock);
 
-/* A flight calls one of the two for each of its chunks exactly once, unless nobody wants it: they wake who waits. DATA is the
- * decoded chunk. Who comes after the chunks [first, end) have failed begins a flight of their own. */
+/* True while FLIGHT is to bring CHUNK. Others that lie between its own are carried along in vain. */
+bool fetch_chunk_expected(struct flight *flight, size_t chunk);
+
+/* A flight calls one of the two for each chunk that it is to bring exactly once, unless nobody wants it: they wake
+ * who waits. DATA is the decoded chunk. Who comes after the chunks [first, end) have failed begins a flight of their
+ * own. */
 void fetch_chunk_done(struct flight *flight, size_t chunk, const uint8_t *data);
 void fetch_chunks_failed(struct flight *flight, size_t first, size_t end, int result, const struct error *e);
 
@@ -120,6 +141,9 @@ bool fetch_chunk_distrust(struct flight *flight, size_t chunk);
 /* Ends the flight before CHUNK when nobody waits for that one or a later one. True when it did: they are no longer
  * the flight's. */
 bool fetch_flight_cut(struct flight *flight, size_t chunk);
+
+/* Reduces the flight to the rows that somebody waits for. False when there are none: it has no rows any more. */
+bool fetch_flight_narrow(struct flight *flight);
 
 /* The flight is over: frees it. */
 void fetch_flight_done(struct flight *flight);

@@ -11,8 +11,8 @@
  *     digest does without unless told otherwise;
  *  6. a pass over the layer.
  *
- * Which index of the fifth sort an image is read by stands in the store, among the refs, so that a later mount needs no
- * request; its name has the repository in it: an index is trusted as far as that. */
+ * Which index of the fifth sort an image is read by stands in the store, among the refs, so that a later mount needs
+ * no request; its name has the repository in it: an index is trusted as far as that. */
 
 #include <stdio.h>
 #include <string.h>

@@ -106,7 +106,8 @@ static int check_not_mounted(const char *absolute, struct error *e)
         for (size_t k = 0; k < table.count; k++)
                 if (str_eq(table.items[k].directory, absolute))
                         reference = table.items[k].reference;
-        /* The kernel may know the attributes of a root whose daemon is dead; statfs is always the daemon's to answer. */
+        /* The kernel may know the attributes of a root whose daemon is dead; statfs is always the daemon's to
+         * answer. */
         if (reference && statvfs(absolute, &filesystem) < 0 && means_stale(errno))
                 r = refuse_stale(absolute, e);
         else if (reference)

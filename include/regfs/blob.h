@@ -102,9 +102,9 @@ struct blob_stream {
 };
 #define BLOB_WINDOW (4 * MIB)
 
-/* Calls PIECE for the bytes [offset, end) of the blob, in order and as they arrive; one window is consumed while the next
- * one travels. A PIECE is borrowed for the call; what it returns, unless 0, ends the stream. Returns 0, that, or -errno
- * with E. */
+/* Calls PIECE for the bytes [offset, end) of the blob, in order and as they arrive; one window is consumed while the
+ * next one travels. A PIECE is borrowed for the call; what it returns, unless 0, ends the stream. Returns 0, that,
+ * or -errno with E. */
 typedef int blob_piece_fn(void *context, uint64_t offset, const uint8_t *data, size_t n, struct error *e);
 int blob_stream(const struct blob_stream *s, uint64_t offset, uint64_t end, blob_piece_fn *piece, void *context,
                 struct error *e);
@@ -164,7 +164,8 @@ static inline int source_blob(struct source *s, const struct descriptor *descrip
 
 /* The manifests that name SUBJECT as their subject, as their descriptors say: artifact type, annotations. A registry
  * is asked for its referrers, page by page, and where it does not know that (404) for the index at the fallback tag
- * "<algorithm>-<hex>" (distribution-spec "Listing Referrers"); a layout is searched for manifests with that subject.
+ * "<algorithm>-<hex>" (distribution-spec "Listing Referrers"): the endpoint that served last, a mirror or the registry
+ * itself, and no other; a layout is searched for manifests with that subject.
  * Nothing in the answer is bound by the image's digest. None is no error: *ret_count is 0 and *ret NULL. At most
  * REFERRERS_MAX are taken. The caller frees with descriptors_free. */
 #define REFERRERS_MAX 4096

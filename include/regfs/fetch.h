@@ -4,8 +4,8 @@
 /* Content ranges of one layer → bytes: from the store, or by a flight: range → decode → verify → store → wake.
  *
  * A flight fetches neighbouring absent chunks in one request, for any number of readers; nobody fetches a chunk that
- * another flight of this process has under way. What a reader misses brings its neighbourhood in the blob along: up
- * to 512 KiB at first (unless the chunk alone is longer), more as more is read. Flights run on workers, never on the
+ * another flight of this process has under way. What a reader misses brings its neighbourhood in the blob along: some
+ * 512 KiB at first (unless the chunk alone is longer), more as more is read. Flights run on workers, never on the
  * caller's thread. A reader that is cancelled or times out is detached: the flight goes on, and its bytes reach the
  * store. A chunk that fails verification is fetched once more, then it is an error, of its own readers only.
  *
