@@ -366,18 +366,19 @@ class PruneTest(CacheCase):
     def test_drafts(self):
         """A dead process's goes, a living one's stays, and its mount comes to its end."""
         go_on = threading.Event()
-        self.proxy.rule(hang(go_on), path='/blobs/' + self.digest_of('docs'))
+        for name in ('docs', 'app'):
+            self.proxy.rule(hang(go_on), path='/blobs/' + self.digest_of(name))
 
-        def start():
+        def start(tag):
             directory, known = self.bed.mkdir(), set(self.bed.store.drafts())
-            process = self.bed.start(regfs_binary(), 'mount', '--plain-http', self.reference('two'), directory, stderr=subprocess.PIPE)
-            # The first layer is there already; what remains is the one that stalls.
-            wait_until(lambda: self.layer_path('base').exists() and set(self.bed.store.drafts()) - known, 'a draft')
+            process = self.bed.start(regfs_binary(), 'mount', '--plain-http', self.reference(tag), directory, stderr=subprocess.PIPE)
+            # The other layers are there already: what is written is the one that stalls.
+            wait_until(lambda: set(self.bed.store.drafts()) - known, 'a draft')
             return process, directory, set(self.bed.store.drafts()) - known
 
         self.fill('one')
-        living, directory, living_drafts = start()
-        dead, _, dead_drafts = start()
+        living, directory, living_drafts = start('two')
+        dead, _, dead_drafts = start('three')
         victims = {dead.pid} | children_of(dead.pid)
         for pid in victims:
             os.kill(pid, signal.SIGKILL)
