@@ -62,6 +62,7 @@ struct fetcher *fetcher_free(struct fetcher *f)
         if (!f)
                 return NULL;
         mutex_lock(&f->lock);
+        f->closing = true;
         while (f->active > 0)
                 cond_wait(&f->idle, &f->lock);
         map_free(f->in_flight, NULL);
@@ -305,10 +306,48 @@ bool fetch_flight_cut(struct flight *flight, size_t chunk)
         cut = !flight->wants;
         if (cut) {
                 fetch_leave_table(f, flight, chunk, flight->first + flight->count);
-                flight->count = chunk - flight->first;
+                flight->count = chunk > flight->first ? chunk - flight->first : 0;
         }
         mutex_unlock(&f->lock);
         return cut;
+}
+
+static bool is_closing(struct fetcher *f)
+{
+        bool closing;
+
+        mutex_lock(&f->lock);
+        closing = f->closing;
+        mutex_unlock(&f->lock);
+        return closing;
+}
+
+bool fetch_flight_narrow(struct flight *flight)
+{
+        struct fetcher *f = flight->fetcher;
+        size_t begin = flight->first, behind = flight->first + flight->count, first = SIZE_MAX, end = 0;
+
+        if (is_closing(f)) {
+                struct error e = ERROR_INIT;
+
+                error_set(&e, ERROR_OTHER, ECANCELED, "%s is being closed", f->options.blob->name);
+                fetch_chunks_failed(flight, begin, behind, -ECANCELED, &e);
+        }
+        mutex_lock(&f->lock);
+        for (const struct want *w = flight->wants; w; w = w->next) {
+                first = MIN(first, w->chunk);
+                end = MAX(end, w->chunk + 1);
+        }
+        if (end > 0) {
+                fetch_leave_table(f, flight, begin, first);
+                fetch_leave_table(f, flight, end, behind);
+                flight->first = first;
+                flight->count = end - first;
+        } else {
+                fetch_leave_table(f, flight, begin, behind);
+        }
+        mutex_unlock(&f->lock);
+        return end > 0;
 }
 
 void fetch_flight_done(struct flight *flight)

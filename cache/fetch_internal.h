@@ -52,6 +52,7 @@ struct fetcher {
         bool keeps_nothing GUARDED_BY(lock); /* the last chunk could not be stored */
         bool failure_told GUARDED_BY(lock);  /* … and the log says why */
         bool recovery_told GUARDED_BY(lock); /* the log says that the table is wrong */
+        bool closing GUARDED_BY(lock);       /* flights don't wait for other processes any more */
 };
 
 /* A part of a read waits for one chunk of a flight. Holds a reference on the read, which holds the part. */
@@ -73,6 +74,11 @@ struct flight {
         struct flight *next; /* of those that one read has begun, until they are submitted */
         uint64_t request;    /* of the log: who began it */
         struct want *wants;  /* guarded by fetcher->lock */
+
+        /* Where other processes fetch as well (claim.c). */
+        size_t claimed, claimed_end; /* rows */
+        struct patience patience;
+        bool impatient; /* there was no patience left: what remains is fetched, whoever has claimed it */
 };
 
 /* ---- plan.c ---- */
@@ -94,6 +100,18 @@ void plan_passed(struct fetcher *f, uint64_t end);
 
 /* The first chunk that begins at content offset END or behind it. */
 size_t plan_behind(const struct chunk_table *t, uint64_t end);
+
+/* ---- claim.c ---- */
+
+/* The next rows of the flight from *I on that are to be looked after: *RET is those that are there already, and behind them
+ * those that are absent, with their blob range [from, to), claimed until claim_end; there is no range when all of them
+ * are there. *I moves behind them. Rows that other processes have claimed are passed over. False when no more are left. */
+bool claim_next(struct flight *flight, size_t *i, struct span *ret);
+void claim_end(struct flight *flight);
+
+/* Behind the last rows: true when somebody still waits for some. Then the flight is no longer the caller's and will be
+ * run once more. */
+bool claim_come_back(struct flight *flight);
 
 /* ---- flight.c ---- */
 
@@ -123,6 +141,9 @@ bool fetch_chunk_distrust(struct flight *flight, size_t chunk);
 /* Ends the flight before CHUNK when nobody waits for that one or a later one. True when it did: they are no longer
  * the flight's. */
 bool fetch_flight_cut(struct flight *flight, size_t chunk);
+
+/* Reduces the flight to the rows that somebody waits for. False when there are none: it has no rows any more. */
+bool fetch_flight_narrow(struct flight *flight);
 
 /* The flight is over: frees it. */
 void fetch_flight_done(struct flight *flight);

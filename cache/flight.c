@@ -20,6 +20,7 @@
  * decoded. */
 struct arrival {
         struct flight *flight;
+        struct span rows; /* of the flight, and their range, which holds all that is absent of them */
         struct blob_range *range;
         struct pool_buf *buffer;
         size_t room;
@@ -43,35 +44,34 @@ static void fail_from(struct flight *flight, size_t i, int result, const struct 
 
 /* ---- the range ---- */
 
-static uint32_t largest_content(const struct flight *flight)
+static uint32_t largest_content(const struct arrival *a)
 {
         uint32_t largest = 0;
 
-        for (size_t i = flight->first; i < flight->first + flight->count; i++)
-                if (chunk_row(flight, i)->codec != CODEC_ZEROS)
-                        largest = MAX(largest, chunk_row(flight, i)->content_length);
+        for (size_t i = a->rows.first; i < a->rows.end; i++)
+                if (chunk_row(a->flight, i)->codec != CODEC_ZEROS)
+                        largest = MAX(largest, chunk_row(a->flight, i)->content_length);
         return largest;
 }
 
 /* How much of the range is asked for at once: all of it, or an even part of what is too long for that. */
-static size_t request_max(const struct flight *flight)
+static size_t request_max(const struct arrival *a)
 {
-        uint64_t length = flight->to - flight->from, parts = length / STREAM_REQUEST;
+        uint64_t length = a->rows.to - a->rows.from, parts = length / STREAM_REQUEST;
 
-        if (length <= FLIGHT_BLOB_MAX || !(chunk_row(flight, flight->first)->flags & CHUNK_SLICE))
+        if (length <= FLIGHT_BLOB_MAX || !(chunk_row(a->flight, a->rows.first)->flags & CHUNK_SLICE))
                 return (size_t) length;
         return (size_t) ((length + parts - 1) / parts);
 }
 
 /* One buffer for everything: a range, and one decoded chunk. Waiting for it needs no patience: who has room gives it
  * back, and a slow link is no error. */
-static int arrival_init(struct arrival *a, struct flight *flight, struct error *e)
+static int arrival_init(struct arrival *a, struct error *e)
 {
-        const struct fetcher_options *o = &flight->fetcher->options;
+        const struct fetcher_options *o = &a->flight->fetcher->options;
 
-        a->flight = flight;
-        a->room = request_max(flight);
-        return pool_get(o->pool, a->room + largest_content(flight), DEADLINE_NEVER, &a->buffer, e);
+        a->room = request_max(a);
+        return pool_get(o->pool, a->room + largest_content(a), DEADLINE_NEVER, &a->buffer, e);
 }
 
 static void arrival_close(struct arrival *a)
@@ -211,8 +211,8 @@ static bool keep(struct flight *flight, size_t i, const uint8_t *data)
         bool tell;
 
         mutex_lock(&f->lock);
-        f->keeps_nothing = r < 0;
-        tell = r < 0 && r != -EROFS && !f->failure_told;
+        f->keeps_nothing = r < 0 && r != -EAGAIN;
+        tell = f->keeps_nothing && r != -EROFS && r != -EDQUOT && !f->failure_told;
         if (tell)
                 f->failure_told = true;
         mutex_unlock(&f->lock);
@@ -258,6 +258,13 @@ static void found_bad(struct arrival *a, size_t first, size_t end, const struct 
         a->bad = true;
 }
 
+/* What was there when the range was claimed may be gone. It is not in the range: whoever waits for it waits until the
+ * flight comes back. */
+static bool is_outside(const struct arrival *a, uint64_t from, uint64_t to)
+{
+        return from < a->rows.from || to > a->rows.to;
+}
+
 static int try_chunk(struct arrival *a, const struct chunk *c, uint64_t end, struct error *e)
 {
         int r = 0;
@@ -278,9 +285,9 @@ static int fetch_chunk(struct arrival *a, size_t i, struct error *e)
         bool kept;
         int r;
 
-        if (settled(a->flight, i, arrival_out(a)))
+        if (settled(a->flight, i, arrival_out(a)) || is_outside(a, c->blob_offset, c->blob_offset + c->blob_length))
                 return 0;
-        r = try_chunk(a, c, a->flight->to, e);
+        r = try_chunk(a, c, a->rows.to, e);
         if (r == -EBADMSG) {
                 log_warning("%s: fetched once more", e->message);
                 count_refetch(a->flight);
@@ -370,12 +377,12 @@ static int decode_slices(struct slices *s, struct error *e)
 /* As fetch_chunk, for the slices of UNIT. */
 static int fetch_slices(struct arrival *a, const struct span *unit, struct error *e)
 {
-        struct slices s = { .arrival = a, .unit = *unit, .next = unit->first, .end = a->flight->to };
+        struct slices s = { .arrival = a, .unit = *unit, .next = unit->first, .end = a->rows.to };
         int r;
 
         while (s.next < unit->end && settled(a->flight, s.next, arrival_out(a)))
                 s.next++;
-        if (s.next == unit->end)
+        if (s.next == unit->end || is_outside(a, unit->from, unit->to))
                 return 0;
         r = decode_slices(&s, e);
         if (r == -EBADMSG) {
@@ -397,17 +404,19 @@ static int fetch_slices(struct arrival *a, const struct span *unit, struct error
 
 /* ---- all of it ---- */
 
-static void run_units(struct arrival *a, struct flight *flight)
+/* Returns 0, or -errno when the rest of the flight has failed. */
+static int run_units(struct arrival *a)
 {
-        const struct chunk_table *t = flight->fetcher->options.table;
+        const struct chunk_table *t = a->flight->fetcher->options.table;
+        size_t i = a->rows.first, end = a->rows.end;
         struct error e = ERROR_INIT;
-        size_t i = flight->first;
         int r;
 
-        r = arrival_init(a, flight, &e);
+        r = arrival_init(a, &e);
         if (r < 0)
-                fail_from(flight, i, r, &e);
-        while (r == 0 && i < flight->first + flight->count) {
+                fail_from(a->flight, i, r, &e);
+        /* The flight may be cut on the way. */
+        while (r == 0 && i < MIN(end, a->flight->first + a->flight->count)) {
                 struct span unit = plan_unit(t, i);
 
                 if (t->chunks[i].flags & CHUNK_SLICE)
@@ -417,6 +426,7 @@ static void run_units(struct arrival *a, struct flight *flight)
                 i = unit.end;
         }
         arrival_clear(a);
+        return r;
 }
 
 /* Brings chunk I, which CAUSE says can't be had from its range, by the other road, when somebody waits for it. */
@@ -459,10 +469,61 @@ static void log_end(const struct flight *flight, uint64_t begin)
                 w.queued[0], w.queued[1], w.queued[2]);
 }
 
+static void recover_rows(struct flight *flight, size_t first, size_t end, const struct error *cause)
+{
+        for (size_t i = first; i < end; i++)
+                recover(flight, i, cause);
+}
+
+static bool wants_any(struct flight *flight, const struct span *rows)
+{
+        bool any = false;
+
+        for (size_t i = rows->first; i < rows->end; i++)
+                any |= fetch_chunk_wanted(flight, i);
+        return any;
+}
+
+/* Rows that are there, and rows that were claimed. */
+static int run_rows(struct flight *flight, const struct span *rows)
+{
+        struct arrival a = { .flight = flight, .rows = *rows };
+        int r;
+
+        if (rows->from == rows->to && !wants_any(flight, rows))
+                return 0;
+        r = run_units(&a);
+        claim_end(flight);
+        if (a.bad)
+                recover_rows(flight, rows->first, rows->end, &a.cause);
+        return r;
+}
+
+static void run_flight(struct flight *flight)
+{
+        size_t i = flight->first;
+        struct span rows;
+        int r = 0;
+
+        while (r == 0 && claim_next(flight, &i, &rows)) {
+                r = run_rows(flight, &rows);
+                claim_end(flight);
+        }
+}
+
+/* Its chunk is not even asked for. */
+static void run_distrusted(struct flight *flight)
+{
+        struct error e = ERROR_INIT;
+
+        error_set(&e, ERROR_BAD_DATA, EBADMSG, "%s: bytes %ju-%ju were wrong before",
+                  flight->fetcher->options.blob->name, (uintmax_t) flight->from, (uintmax_t) (flight->to - 1));
+        recover_rows(flight, flight->first, flight->first + flight->count, &e);
+}
+
 void flight_run(struct work *work)
 {
         struct flight *flight = (struct flight *) ((char *) work - offsetof(struct flight, work));
-        struct arrival a = { .bad = flight->distrusted };
         uint64_t begin = clock_ms();
         char object[400];
 
@@ -471,12 +532,11 @@ void flight_run(struct work *work)
         log_debug("flight begins: chunks %zu-%zu, blob bytes %ju-%ju", flight->first, flight->first + flight->count - 1,
                   (uintmax_t) flight->from, (uintmax_t) (flight->to - 1));
         if (flight->distrusted)
-                error_set(&a.cause, ERROR_BAD_DATA, EBADMSG, "%s: bytes %ju-%ju were wrong before", object,
-                          (uintmax_t) flight->from, (uintmax_t) (flight->to - 1));
+                run_distrusted(flight);
         else
-                run_units(&a, flight);
-        for (size_t i = flight->first; a.bad && i < flight->first + flight->count; i++)
-                recover(flight, i, &a.cause);
+                run_flight(flight);
+        if (claim_come_back(flight))
+                return;
         log_end(flight, begin);
         fetch_flight_done(flight);
 }

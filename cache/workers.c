@@ -36,6 +36,7 @@ struct workers {
         struct cond wake;   /* idle threads: there may be work, or the end */
         struct cond ending; /* workers_free: the last thread ends */
         struct work_queue queues[PRIORITY_COUNT] GUARDED_BY(lock);
+        struct work_queue delayed GUARDED_BY(lock); /* in no order: there are few of them */
         unsigned queued[PRIORITY_COUNT] GUARDED_BY(lock);
         unsigned busy[PRIORITY_COUNT] GUARDED_BY(lock);
         unsigned threads GUARDED_BY(lock); /* also those about to be started */
@@ -45,12 +46,8 @@ struct workers {
         struct worker_list ended GUARDED_BY(lock); /* to be joined */
 };
 
-static void enqueue(struct workers *w, struct work *work, enum priority priority) REQUIRES(w->lock)
+static void append(struct work_queue *q, struct work *work)
 {
-        struct work_queue *q = &w->queues[priority];
-
-        work->priority = priority;
-        work->queued = true;
         work->next = NULL;
         work->previous = q->last;
         if (q->last)
@@ -58,13 +55,10 @@ static void enqueue(struct workers *w, struct work *work, enum priority priority
         else
                 q->first = work;
         q->last = work;
-        w->queued[priority]++;
 }
 
-static void dequeue(struct workers *w, struct work *work) REQUIRES(w->lock)
+static void take_out(struct work_queue *q, struct work *work)
 {
-        struct work_queue *q = &w->queues[work->priority];
-
         if (work->previous)
                 work->previous->next = work->next;
         else
@@ -74,6 +68,19 @@ static void dequeue(struct workers *w, struct work *work) REQUIRES(w->lock)
         else
                 q->last = work->previous;
         work->next = work->previous = NULL;
+}
+
+static void enqueue(struct workers *w, struct work *work, enum priority priority) REQUIRES(w->lock)
+{
+        work->priority = priority;
+        work->queued = true;
+        append(&w->queues[priority], work);
+        w->queued[priority]++;
+}
+
+static void dequeue(struct workers *w, struct work *work) REQUIRES(w->lock)
+{
+        take_out(&w->queues[work->priority], work);
         work->queued = false;
         w->queued[work->priority]--;
 }
@@ -83,7 +90,25 @@ static bool is_empty(struct workers *w) REQUIRES(w->lock)
         for (int i = 0; i < PRIORITY_COUNT; i++)
                 if (w->queues[i].first)
                         return false;
-        return true;
+        return !w->delayed.first;
+}
+
+/* Queues the delayed work that is due. Returns when the next one is. */
+static deadline_t enqueue_due(struct workers *w) REQUIRES(w->lock)
+{
+        deadline_t next = DEADLINE_NEVER;
+
+        for (struct work *work = w->delayed.first, *behind; work; work = behind) {
+                behind = work->next;
+                if (!w->stopping && deadline_left(work->due) > 0) {
+                        next = MIN(next, work->due);
+                        continue;
+                }
+                take_out(&w->delayed, work);
+                work->delayed = false;
+                enqueue(w, work, work->priority);
+        }
+        return next;
 }
 
 /* True when one more thread may be busy with PRIORITY. */
@@ -108,11 +133,11 @@ static struct work *next_work(struct workers *w) REQUIRES(w->lock)
         return NULL;
 }
 
-/* Work that could start needs a thread. True when the caller has to start one, with start_thread, outside the lock:
- * it is counted already. */
+/* Work that could start needs a thread, and delayed work one that looks at the clock. True when the caller has to start
+ * one, with start_thread, outside the lock: it is counted already. */
 static bool call_thread(struct workers *w) REQUIRES(w->lock)
 {
-        if (!next_work(w))
+        if (!next_work(w) && !w->delayed.first)
                 return false;
         if (w->idle > 0) {
                 cond_signal(&w->wake);
@@ -175,21 +200,23 @@ static struct work *wait_for_work(struct workers *w) REQUIRES(w->lock)
         deadline_t deadline = deadline_in(IDLE_MS);
         struct work *work;
 
-        while (!(work = next_work(w))) {
-                int r;
+        for (;;) {
+                deadline_t due = enqueue_due(w);
 
+                work = next_work(w);
+                if (work)
+                        return work;
                 if (w->stopping && is_empty(w))
                         return NULL;
+                if (deadline_left(deadline) == 0) {
+                        if (w->threads > 1 && !w->stopping && (due == DEADLINE_NEVER || w->idle > 0))
+                                return NULL;
+                        deadline = deadline_in(IDLE_MS);
+                }
                 w->idle++;
-                r = cond_wait_until(&w->wake, &w->lock, deadline);
+                (void) cond_wait_until(&w->wake, &w->lock, MIN(deadline, due));
                 w->idle--;
-                if (r != -ETIMEDOUT || next_work(w))
-                        continue;
-                if (w->threads > 1 && !w->stopping)
-                        return NULL;
-                deadline = deadline_in(IDLE_MS);
         }
-        return work;
 }
 
 static void *worker_run(void *arg)
@@ -294,11 +321,29 @@ void workers_submit(struct workers *w, struct work *work, enum priority priority
                 start_one_more(w);
 }
 
+void workers_submit_later(struct workers *w, struct work *work, enum priority priority, uint64_t delay_ms)
+{
+        bool start;
+
+        mutex_lock(&w->lock);
+        work->priority = priority;
+        work->delayed = true;
+        work->due = deadline_in(delay_ms);
+        append(&w->delayed, work);
+        /* An idle thread, if there is one, has to look how long it may sleep. */
+        start = call_thread(w);
+        mutex_unlock(&w->lock);
+        if (start)
+                start_one_more(w);
+}
+
 void workers_raise(struct workers *w, struct work *work, enum priority priority)
 {
         bool start = false;
 
         mutex_lock(&w->lock);
+        if (work->delayed)
+                work->priority = MIN(priority, work->priority);
         if (work->queued && priority < work->priority) {
                 dequeue(w, work);
                 enqueue(w, work, priority);

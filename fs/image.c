@@ -3,12 +3,14 @@
 #include "regfs/image.h"
 
 #include <stdio.h>
+#include <time.h>
 
 #include "image_internal.h"
 #include "regfs/embedded.h"
 #include "regfs/log.h"
 
 #define DEFAULT_MEMORY (64 * MIB)
+#define DEFAULT_CACHE_SIZE (10 * GIB)
 #define DEFAULT_TIMEOUT_S 60
 #define FLIGHT_THREADS 8
 #define INDEX_NESTING_MAX 4
@@ -191,8 +193,28 @@ static int write_tree(struct image *i, const struct tree_layer *rows, const char
         return store_draft_publish_image(&draft, key, e);
 }
 
+/* Whose turn it is to write the image index writes it; the others see it come. */
+static void wait_for_tree(struct image *i, const char *key, struct store_turn *turn)
+{
+        struct patience patience;
+        char name[80];
+        uint64_t pause;
+
+        snprintf(name, sizeof(name), "image %s", key);
+        patience_begin(&patience, i->timeout_ms);
+        while (store_turn_try(i->store, name, turn) < 0 && patience_left(&patience, 0, &pause)) {
+                struct timespec t = { .tv_nsec = (long) pause * 1000000 };
+                _cleanup_close_ int fd = store_image_open(i->store, key);
+
+                if (fd >= 0)
+                        break;
+                nanosleep(&t, NULL);
+        }
+}
+
 static int open_tree(struct image *i, struct error *e)
 {
+        _cleanup_turn_ struct store_turn turn = STORE_TURN_INIT;
         _cleanup_free_ struct tree_layer *rows = calloc(i->layer_count, sizeof(*rows));
         char key[65];
         int r;
@@ -211,15 +233,21 @@ static int open_tree(struct image *i, struct error *e)
         if (r < 0)
                 return error_errno(e, -r, "%s: name of the image index", i->reference);
 
-        /* The second round is for an index that is missing, of another version or damaged: it is written afresh,
-         * once. */
+        /* The later rounds are for an index that is missing, of another version or damaged: it is written afresh, once,
+         * unless another process does so. */
         for (int attempt = 0;; attempt++) {
                 _cleanup_close_ int fd = store_image_open(i->store, key);
 
                 r = fd < 0 ? fd : tree_open(fd, &i->digest, &i->tree, e);
-                if (r == 0)
+                if (r == 0) {
+                        store_touch(i->store, fd);
                         return 0;
-                if (attempt > 0)
+                }
+                if (attempt == 0) {
+                        wait_for_tree(i, key, &turn);
+                        continue;
+                }
+                if (attempt > 1)
                         return fd < 0 ? error_errno(e, -fd, "%s: image index", i->reference) : r;
                 if (fd >= 0)
                         log_warning("%s: %s: the image index is written afresh", i->reference,
@@ -273,6 +301,9 @@ static int open_base(struct image *i, const struct regfs_options *o, struct erro
         r = store_open(o->cache_dir, &i->store, e);
         if (r < 0)
                 return r;
+        store_set_limit(i->store, o->cache_size == REGFS_CACHE_NOTHING ? 0
+                                  : o->cache_size > 0                  ? o->cache_size
+                                                                       : DEFAULT_CACHE_SIZE);
         r = pool_new(o->memory > 0 ? o->memory : DEFAULT_MEMORY, &i->pool);
         if (r < 0)
                 return error_errno(e, -r, "buffer pool");

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /* Every layer gets its TOC: from the store, or by a pass over the layer in a thread of its own, side by side with
- * others. */
+ * others. Of the processes that share a store one makes the pass and the others wait for what comes of it: for as long as
+ * it comes farther. */
 
 #include <stdatomic.h>
 #include <stdio.h>
@@ -20,6 +21,9 @@ struct pass {
         struct image_layer *layer;
         bool whole; /* it was known from the start that the layer has to be read whole: what the progress bar counts */
         atomic_uint_fast64_t progress;
+        struct mutex lock;
+        struct store_turn turn GUARDED_BY(lock); /* to make the pass, while that is under way */
+        uint64_t told;                           /* of the progress, to those who wait for their turn */
 };
 
 /* One lock for the queue of passes and the first error. */
@@ -46,6 +50,98 @@ static int open_toc(struct image *i, struct image_layer *l, struct error *e)
                 return fd;
         return toc_open(fd, &l->descriptor.digest, &l->toc, e);
 }
+
+/* ---- turns ---- */
+
+#define TURN_NAME_MAX (DIGEST_STRING_MAX + LAYER_KIND_MAX + 8)
+
+static void turn_name(const struct pass *p, const char *kind, char out[TURN_NAME_MAX])
+{
+        char digest[DIGEST_STRING_MAX];
+
+        snprintf(out, TURN_NAME_MAX, "toc %s %s", digest_format(&p->layer->descriptor.digest, digest), kind);
+}
+
+static bool is_known(const struct pass *p, const char *kind)
+{
+        _cleanup_close_ int fd = store_layer_toc(p->all->image->store, &p->layer->descriptor.digest, kind);
+
+        return fd >= 0;
+}
+
+/* The passes of this process are cancelled, or a while has gone by. */
+static bool pause_pass(struct passes *a, uint64_t ms)
+{
+        deadline_t deadline = deadline_in(ms);
+
+        mutex_lock(&a->lock);
+        while (!atomic_load(&a->cancel) && deadline_left(deadline) > 0)
+                (void) cond_wait_until(&a->changed, &a->lock, deadline);
+        mutex_unlock(&a->lock);
+        return !atomic_load(&a->cancel);
+}
+
+/* Waits until it is this process's turn to make a TOC of that kind: 0, and pass_end_turn ends it. 1 when there is such a
+ * TOC. So it is when one who has the turn comes no farther: the turn is only a hint. */
+static int wait_for_turn(struct pass *p, const char *kind, struct error *e)
+{
+        struct store *store = p->all->image->store;
+        struct store_turn turn = STORE_TURN_INIT;
+        struct patience patience;
+        char name[TURN_NAME_MAX];
+        bool waited = false;
+
+        turn_name(p, kind, name);
+        patience_begin(&patience, p->all->image->timeout_ms);
+        while (store_turn_try(store, name, &turn) < 0) {
+                uint64_t progress = store_turn_progress(store, name), pause;
+
+                if (is_known(p, kind))
+                        return 1;
+                if (!waited)
+                        log_info("%s: another process indexes it: waiting", p->layer->blob->name);
+                waited = true;
+                atomic_store(&p->progress, MIN(progress, p->layer->blob->size));
+                if (!patience_left(&patience, progress, &pause)) {
+                        log_warning("%s: the process that indexes it came no farther for %ju s: it is indexed here",
+                                    p->layer->blob->name, (uintmax_t) p->all->image->timeout_ms / 1000);
+                        break;
+                }
+                if (!pause_pass(p->all, pause))
+                        return error_set(e, ERROR_OTHER, ECANCELED, "%s: indexing was cancelled", p->layer->blob->name);
+        }
+        atomic_store(&p->progress, 0);
+        if (is_known(p, kind)) {
+                store_turn_end(&turn);
+                return 1;
+        }
+        mutex_lock(&p->lock);
+        p->turn = turn;
+        mutex_unlock(&p->lock);
+        return 0;
+}
+
+static void pass_end_turn(struct pass *p)
+{
+        mutex_lock(&p->lock);
+        store_turn_end(&p->turn);
+        mutex_unlock(&p->lock);
+}
+
+/* Those who wait see how far it is. */
+static void tell_progress(struct pass *p)
+{
+        uint64_t progress = atomic_load(&p->progress);
+
+        if (progress == p->told)
+                return;
+        p->told = progress;
+        mutex_lock(&p->lock);
+        store_turn_tell(&p->turn, progress);
+        mutex_unlock(&p->lock);
+}
+
+/* ---- passes ---- */
 
 /* A few small requests for the table of contents that the layer carries. */
 static int read_embedded(struct pass *p, struct error *e)
@@ -92,7 +188,11 @@ static int read_table(struct pass *p, struct error *e)
 
         if (p->layer->origin == INDEX_FROM_LAYER)
                 return 1;
+        r = wait_for_turn(p, p->layer->kind, e);
+        if (r != 0)
+                return MIN(r, 0);
         r = p->layer->origin == INDEX_FROM_TABLE ? read_embedded(p, e) : read_published(p, e);
+        pass_end_turn(p);
         if (r != -EBADMSG && r != -ESTALE && r != -ENOENT)
                 return r;
         /* Nothing in E: there is no table that could be used, which the log has heard already. */
@@ -114,9 +214,13 @@ static int read_whole(struct pass *p, struct error *e)
                 .progress = &p->progress,
                 .cancel = &p->all->cancel,
         };
-        _cleanup_close_ int known = store_layer_toc(i->store, &p->layer->descriptor.digest, KIND_PLAIN);
+        int r = wait_for_turn(p, KIND_PLAIN, e);
 
-        return known >= 0 ? 0 : index_layer(&options, e);
+        if (r != 0)
+                return MIN(r, 0);
+        r = index_layer(&options, e);
+        pass_end_turn(p);
+        return r;
 }
 
 static int run_pass(struct pass *p, struct error *e)
@@ -179,6 +283,8 @@ static void report(struct passes *a, const struct regfs_options *o, size_t done)
                 .layers_done = (unsigned) (a->image->layer_count - a->count + done),
         };
 
+        for (size_t k = 0; k < a->count; k++)
+                tell_progress(&a->items[k]);
         if (!o->progress)
                 return;
         for (size_t k = 0; k < a->count; k++) {
@@ -187,8 +293,12 @@ static void report(struct passes *a, const struct regfs_options *o, size_t done)
                 progress.bytes += a->items[k].layer->blob->size;
                 progress.bytes_done += atomic_load(&a->items[k].progress);
         }
-        if (o->progress(o->progress_context, &progress) != 0)
-                atomic_store(&a->cancel, true);
+        if (o->progress(o->progress_context, &progress) == 0)
+                return;
+        mutex_lock(&a->lock);
+        atomic_store(&a->cancel, true);
+        cond_broadcast(&a->changed);
+        mutex_unlock(&a->lock);
 }
 
 static void watch_passes(struct passes *a, const struct regfs_options *o)
@@ -267,7 +377,14 @@ static int open_known(struct image *i, struct passes *a, struct error *e)
                         if (r < 0)
                                 return r;
                 }
-                a->items[a->count++] = (struct pass) { .all = a, .layer = l, .whole = str_eq(l->kind, KIND_PLAIN) };
+                a->items[a->count] = (struct pass) {
+                        .all = a,
+                        .layer = l,
+                        .whole = str_eq(l->kind, KIND_PLAIN),
+                        .lock = MUTEX_INIT,
+                        .turn = STORE_TURN_INIT,
+                };
+                a->count++;
         }
         return 0;
 }

@@ -83,7 +83,12 @@ struct regfs_options {
          * lies beside it), "none" (the layers alone, not even the tables that they carry), "referrers" (also for a
          * reference by digest), or the reference of an index. */
         const char *index;
+        /* Bytes that the store may hold, REGFS_CACHE_NOTHING for none; default: 10 GiB, and never the last 5 % of the
+         * disk. What was not used for longest makes room. */
+        uint64_t cache_size;
 };
+
+#define REGFS_CACHE_NOTHING UINT64_MAX
 
 #define REGFS_OPTIONS_INIT                           \
         {                                            \

@@ -24,6 +24,8 @@ const char command_options_help[] =
         "Store:\n"
         "      --cache-dir DIR               where indexes and content are kept (default: $REGFS_CACHE_DIR, else\n"
         "                                    /var/cache/regfs for root, else ~/.cache/regfs)\n"
+        "      --cache-size SIZE             how large the store may get (default: 10G, and never the last 5 % of the\n"
+        "                                    disk; 0: nothing is kept for longer than it is read)\n"
         "      --memory SIZE                 bound of the buffer pool (default: 64M)\n"
         "Log:\n"
         "      --log-level LEVEL             none, error, warning, info or debug (default: warning)\n"
@@ -35,6 +37,7 @@ enum {
         OPT_PLATFORM = 256,
         OPT_INDEX,
         OPT_CACHE_DIR,
+        OPT_CACHE_SIZE,
         OPT_PLAIN_HTTP,
         OPT_TLS_VERIFY,
         OPT_CREDS,
@@ -59,6 +62,7 @@ static const struct {
         { { "platform", required_argument, NULL, OPT_PLATFORM }, COMMANDS_ALL },
         { { "index", required_argument, NULL, OPT_INDEX }, COMMANDS_ALL },
         { { "cache-dir", required_argument, NULL, OPT_CACHE_DIR }, COMMANDS_ALL },
+        { { "cache-size", required_argument, NULL, OPT_CACHE_SIZE }, COMMANDS_ALL },
         { { "plain-http", no_argument, NULL, OPT_PLAIN_HTTP }, COMMANDS_ALL },
         { { "tls-verify", optional_argument, NULL, OPT_TLS_VERIFY }, COMMANDS_ALL },
         { { "creds", required_argument, NULL, OPT_CREDS }, COMMANDS_ALL },
@@ -175,6 +179,19 @@ static int set_timeout(struct command_options *o, const char *value, struct erro
         return 0;
 }
 
+static int set_cache_size(struct command_options *o, const char *value, struct error *e)
+{
+        size_t size;
+
+        if (str_eq(value, "0"))
+                o->image.cache_size = REGFS_CACHE_NOTHING;
+        else if (parse_size(value, &size) == 0)
+                o->image.cache_size = size;
+        else
+                return bad_value(e, "cache-size", value, "not a size (500M, 10G, or 0)");
+        return 0;
+}
+
 /* One option by its getopt value; VALUE lives as long as O. */
 static int set_option(struct command_options *o, int option, const char *value, struct error *e)
 {
@@ -185,6 +202,8 @@ static int set_option(struct command_options *o, int option, const char *value, 
         case OPT_CACHE_DIR:
                 o->image.cache_dir = value;
                 return 0;
+        case OPT_CACHE_SIZE:
+                return set_cache_size(o, value, e);
         case OPT_PLAIN_HTTP:
                 o->image.plain_http = true;
                 return 0;

@@ -1,127 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The content of one layer: bytes in a sparse file, presence and checksum of each chunk in one word of the map.
- *
- * Words are loaded through a shared mapping and stored by pwrite: a store through the mapping would end the process
- * with SIGBUS where the disk is full, pwrite says so. A load sees a mapping whose length was checked when the file
- * was opened; regfs replaces maps by rename and never truncates one, so only a hand in the file could still make a
- * load fail.
- *
- * In this process each chunk has a state: pins of readers and writers, whether its bytes were verified, and whether
- * it is unusable although its word could not be cleared. The order is always: pin, load the word, use the bytes,
- * load the word once more, unpin. Whoever takes content away clears the word, then looks at the pins: one of the two
- * sees the other. */
+/* The files of one layer's content: the map, and opening both. */
 
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
+#include <time.h>
 
 #include "regfs/io.h"
 #include "regfs/log.h"
 #include "store_internal.h"
 
-#define BLOCK ((size_t) 4096)
-#define ROOM_STEP ((uint64_t) 4 * MIB)
-#define VERIFY_PIECE (64 * KIB)
-
-/* A chunk's state: two bits, and pins below. */
-#define STATE_VERIFIED ((uint32_t) 1 << 31) /* the bytes in the file have the word's checksum */
-#define STATE_WRONG ((uint32_t) 1 << 30)    /* absent for this process, whatever the word says */
-
-struct content {
-        struct store *store;
-        const struct chunk_table *table;
-        char *name; /* "sha256:… plain", for the log */
-        int fd, map_fd;
-        int denied; /* why nothing can be written here: -errno, or 0 */
-        void *map;
-        size_t map_size;
-        _Atomic uint64_t *words; /* in MAP; NULL: there is no map and every chunk is absent */
-        _Atomic uint32_t *states;
-};
-
-/* ---- writing ---- */
-
-int store_take_room(struct store *s, int fd, uint64_t n)
-{
-        int64_t want = (int64_t) MIN(n, (uint64_t) INT64_MAX);
-        uint64_t reserve, available;
-        struct statvfs v;
-
-        if (atomic_fetch_sub(&s->room, want) >= want)
-                return 0;
-        if (fstatvfs(fd, &v) < 0 || v.f_blocks == 0)
-                return 0; /* a filesystem that doesn't say */
-        reserve = v.f_blocks / 20 + 1;
-        available = v.f_bavail > reserve ? (v.f_bavail - reserve) * v.f_frsize : 0;
-        if (available < n) {
-                atomic_store(&s->room, 0);
-                if (!atomic_exchange(&s->full, true))
-                        log_warning("store %s: only 5 %% of the disk are left: content is no longer kept", s->path);
-                return -ENOSPC;
-        }
-        atomic_store(&s->room, (int64_t) MIN(available - n, ROOM_STEP));
-        return 0;
-}
-
-/* The length of the run of blocks at the start of DATA that are all zeros, or all not. Blocks are those of the file;
- * the first and the last may be cut. */
-static size_t next_run(const uint8_t *data, size_t n, uint64_t offset, bool *ret_zeros)
-{
-        size_t run = MIN(n, BLOCK - (size_t) (offset % BLOCK));
-        bool zeros = bytes_are_zero(data, run);
-
-        while (run < n) {
-                size_t piece = MIN(n - run, BLOCK);
-
-                if (bytes_are_zero(data + run, piece) != zeros)
-                        break;
-                run += piece;
-        }
-        *ret_zeros = zeros;
-        return run;
-}
-
-static bool is_hole(int fd, uint64_t offset, size_t n)
-{
-        off_t data = lseek(fd, (off_t) offset, SEEK_DATA);
-
-        return data < 0 ? errno == ENXIO : (uint64_t) data >= offset + n;
-}
-
-static int clear_range(int fd, const uint8_t *zeros, size_t n, uint64_t offset)
-{
-        if (is_hole(fd, offset, n))
-                return 0;
-        if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t) offset, (off_t) n) == 0)
-                return 0;
-        return pwrite_full(fd, zeros, n, offset);
-}
-
-int store_write_sparse(struct store *s, int fd, const void *data, size_t n, uint64_t offset, bool fresh)
-{
-        const uint8_t *p = data;
-        int r = 0;
-
-        while (n > 0 && r == 0) {
-                bool zeros;
-                size_t run = next_run(p, n, offset, &zeros);
-
-                if (!zeros) {
-                        r = store_take_room(s, fd, run);
-                        if (r == 0)
-                                r = pwrite_full(fd, p, run, offset);
-                } else if (!fresh) {
-                        r = clear_range(fd, p, run, offset);
-                }
-                p += run;
-                offset += run;
-                n -= run;
-        }
-        return r;
-}
+/* For one who evicts from a layer that is to be opened. */
+#define OPEN_PATIENCE_MS 2000
 
 /* ---- the map file ---- */
 
@@ -158,11 +50,6 @@ static int expected_header(const struct chunk_table *t, struct content_map_heade
         return 0;
 }
 
-static uint64_t chunk_end(const struct chunk *c)
-{
-        return c->content_offset + c->content_length;
-}
-
 static uint64_t content_end(const struct chunk_table *t)
 {
         return t->chunk_count > 0 ? chunk_end(&t->chunks[t->chunk_count - 1]) : 0;
@@ -170,10 +57,29 @@ static uint64_t content_end(const struct chunk_table *t)
 
 /* ---- open ---- */
 
+static uint64_t idle_ms(const struct stat *st)
+{
+        struct timespec now;
+
+        if (clock_gettime(CLOCK_REALTIME, &now) < 0 || now.tv_sec <= st->st_mtim.tv_sec)
+                return 0;
+        return (uint64_t) (now.tv_sec - st->st_mtim.tv_sec) * 1000;
+}
+
+static void sleep_ms(uint64_t ms)
+{
+        struct timespec t = { .tv_nsec = (long) ms * 1000000 };
+
+        nanosleep(&t, NULL);
+}
+
 static void close_files(struct content *c)
 {
         if (c->map)
                 munmap(c->map, c->map_size);
+        if (c->words_are_own)
+                free(c->words);
+        c->words_are_own = false;
         close_fd_ptr(&c->fd);
         close_fd_ptr(&c->map_fd);
         c->map = NULL;
@@ -181,7 +87,7 @@ static void close_files(struct content *c)
         c->fd = c->map_fd = -1;
 }
 
-/* Returns 0; -ESTALE when the files don't fit the table; -errno. */
+/* Returns 0; -ENOENT when one is gone, -ESTALE when they don't fit the table; -errno. */
 static int check_files(struct content *c, const struct content_map_header *expected)
 {
         struct content_map_header header;
@@ -190,12 +96,65 @@ static int check_files(struct content *c, const struct content_map_header *expec
 
         if (fstat(c->fd, &content) < 0 || fstat(c->map_fd, &map) < 0)
                 return -errno;
+        if (content.st_nlink == 0 || map.st_nlink == 0)
+                return -ENOENT; /* removed or replaced since they were opened */
         if ((uint64_t) content.st_size < content_end(c->table) || (uint64_t) map.st_size != expected->file_length)
                 return -ESTALE;
         r = pread_full(c->map_fd, &header, sizeof(header), 0);
         if (r < 0)
                 return r == -ENODATA ? -ESTALE : r;
         return memcmp(&header, expected, sizeof(header)) == 0 ? 0 : -ESTALE;
+}
+
+static int copy_words(struct content *c, uint64_t count)
+{
+        size_t size = (size_t) count * sizeof(uint64_t);
+        int r;
+
+        c->words = malloc(size + 1);
+        if (!c->words)
+                return -ENOMEM;
+        c->words_are_own = true;
+        r = pread_full(c->map_fd, (void *) c->words, size, content_word_offset(0));
+        return r == -ENODATA ? -ESTALE : r;
+}
+
+static int map_words(struct content *c, const struct content_map_header *expected)
+{
+        c->map_size = (size_t) expected->file_length;
+        if (c->store->remote)
+                return copy_words(c, expected->chunk_count);
+        c->map = mmap(NULL, c->map_size, PROT_READ, MAP_SHARED, c->map_fd, 0);
+        if (c->map == MAP_FAILED) {
+                c->map = NULL;
+                return -errno;
+        }
+        c->words = (_Atomic uint64_t *) ((uint8_t *) c->map + sizeof(*expected));
+        return 0;
+}
+
+/* Says that the layer is open, for as long as it is. Somebody who evicts from it is waited for, not for long: he may
+ * hang. */
+static int lock_use(struct content *c, int flags)
+{
+        struct patience patience;
+        uint64_t pause;
+        struct stat st;
+
+        if (c->store->read_only)
+                return 0;
+        patience_begin(&patience, OPEN_PATIENCE_MS);
+        while (store_lock(c->store, c->map_fd, F_RDLCK, CONTENT_USE_OFFSET, 1) < 0) {
+                if (!patience_left(&patience, 0, &pause))
+                        return -EBUSY;
+                sleep_ms(pause);
+        }
+        if (fstat(c->map_fd, &st) < 0)
+                return -errno;
+        c->idle_ms = idle_ms(&st);
+        if (flags == O_RDWR)
+                (void) futimens(c->map_fd, NULL);
+        return 0;
 }
 
 /* Opens the two files below DIRECTORY. FLAGS: O_RDWR or O_RDONLY. -ENOENT when one is missing, -ESTALE when they
@@ -210,17 +169,12 @@ static int open_files(struct content *c, int directory, int flags, const struct 
         c->map_fd = openat(directory, "map", flags | O_CLOEXEC);
         if (c->map_fd < 0)
                 return -errno;
-        r = check_files(c, expected);
+        r = lock_use(c, flags);
+        if (r == 0)
+                r = check_files(c, expected);
         if (r < 0)
                 return r;
-        c->map_size = (size_t) expected->file_length;
-        c->map = mmap(NULL, c->map_size, PROT_READ, MAP_SHARED, c->map_fd, 0);
-        if (c->map == MAP_FAILED) {
-                c->map = NULL;
-                return -errno;
-        }
-        c->words = (_Atomic uint64_t *) ((uint8_t *) c->map + sizeof(*expected));
-        return 0;
+        return map_words(c, expected);
 }
 
 static int open_directory(struct content *c, const char *directory, const struct content_map_header *expected)
@@ -271,19 +225,39 @@ static int rebuild(struct content *c, const char *directory, const struct conten
         return r < 0 ? r : put_fresh(c->store, directory, "map", header->file_length, header, sizeof(*header));
 }
 
+static bool is_to_be_rebuilt(const struct content *c, int r)
+{
+        return (r == -ENOENT || r == -ESTALE) && !c->store->read_only;
+}
+
+/* One process at a time does so, that all have the same files. */
 static int open_or_rebuild(struct content *c, const char *directory)
 {
+        _cleanup_turn_ struct store_turn turn = STORE_TURN_INIT;
         struct content_map_header header;
+        struct patience patience;
+        bool my_turn = false;
+        uint64_t pause;
         int r;
 
         r = expected_header(c->table, &header);
         if (r < 0)
                 return r;
-        r = open_directory(c, directory, &header);
+        patience_begin(&patience, OPEN_PATIENCE_MS);
+        for (;;) {
+                r = open_directory(c, directory, &header);
+                if (!is_to_be_rebuilt(c, r) || my_turn)
+                        break;
+                my_turn = store_turn_try(c->store, directory, &turn) == 0 || !patience_left(&patience, 0, &pause);
+                if (!my_turn)
+                        sleep_ms(pause);
+        }
         if (r == -ESTALE)
                 log_warning("%s: content and map don't fit the layer's index", c->name);
-        if ((r != -ENOENT && r != -ESTALE) || c->store->read_only)
+        if (!is_to_be_rebuilt(c, r))
                 return r;
+        if (!c->store->sparse)
+                return -EOPNOTSUPP;
         r = rebuild(c, directory, &header);
         return r < 0 ? r : open_directory(c, directory, &header);
 }
@@ -307,19 +281,23 @@ int content_open(struct store *s, const struct digest *layer, const char *kind, 
         c->denied = s->read_only ? -EROFS : 0;
         c->name = str_printf("%s %s", digest_format(layer, name), kind);
         c->states = calloc(table->chunk_count + 1, sizeof(*c->states));
-        if (!c->name || !c->states)
+        c->used = calloc(table->chunk_count + 1, sizeof(*c->used));
+        if (!c->name || !c->states || !c->used)
                 return error_oom(e);
+        c->opened = content_tick();
+        atomic_store(&c->touched, c->opened);
 
         r = open_or_rebuild(c, path);
         if (r == -ENOMEM)
                 return error_oom(e);
         if (r < 0) {
                 /* Without a place to keep content, reads still have their way to the registry. */
-                log_write(s->read_only ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARNING, "%s: no content is kept: %s", c->name,
-                          strerror(-r));
+                log_write(s->read_only || !s->sparse ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARNING,
+                          "%s: no content is kept: %s", c->name, strerror(-r));
                 if (c->denied == 0)
                         c->denied = r;
         }
+        evictor_enter(c);
         *ret = steal_ptr(c);
         return 0;
 }
@@ -328,269 +306,11 @@ struct content *content_close(struct content *c)
 {
         if (!c)
                 return NULL;
+        evictor_leave(c);
         close_files(c);
         free(c->states);
+        free(c->used);
         free(c->name);
         free(c);
         return NULL;
-}
-
-/* ---- words ---- */
-
-static uint64_t load_word(const struct content *c, size_t i)
-{
-        return c->words ? atomic_load(&c->words[i]) : 0;
-}
-
-static int store_word(struct content *c, size_t i, uint64_t word)
-{
-        return pwrite_full(c->map_fd, &word, sizeof(word), sizeof(struct content_map_header) + i * sizeof(word));
-}
-
-bool content_keeps(const struct content *c)
-{
-        return c->denied == 0;
-}
-
-static bool is_zeros(const struct content *c, size_t i)
-{
-        return c->table->chunks[i].codec == CODEC_ZEROS;
-}
-
-bool content_has(struct content *c, size_t i)
-{
-        if (i >= c->table->chunk_count)
-                return false;
-        return is_zeros(c, i) || (load_word(c, i) != 0 && !(atomic_load(&c->states[i]) & STATE_WRONG));
-}
-
-/* Takes chunk I for absent from now on. WHY is for the log. */
-static void drop(struct content *c, size_t i, const char *why)
-{
-        const struct chunk *chunk = &c->table->chunks[i];
-
-        log_warning("%s: chunk %zu, content bytes %ju-%ju: %s: dropped from the store", c->name, i,
-                    (uintmax_t) chunk->content_offset, (uintmax_t) chunk_end(chunk) - 1, why);
-        atomic_fetch_and(&c->states[i], ~STATE_VERIFIED);
-        if (c->denied != 0 || store_word(c, i, 0) < 0)
-                atomic_fetch_or(&c->states[i], STATE_WRONG);
-}
-
-/* ---- reading ---- */
-
-/* The checksum of a whole chunk as it is in the file. */
-static int hash_in_file(struct content *c, const struct chunk *chunk, uint64_t *ret)
-{
-        _cleanup_free_ uint8_t *piece = malloc(MIN(VERIFY_PIECE, (size_t) chunk->content_length));
-        XXH3_state_t *state = XXH3_createState();
-        int r = piece && state ? 0 : -ENOMEM;
-
-        if (r == 0)
-                XXH3_64bits_reset(state);
-        for (size_t done = 0, n; r == 0 && done < chunk->content_length; done += n) {
-                n = MIN(VERIFY_PIECE, chunk->content_length - done);
-                r = pread_full(c->fd, piece, n, chunk->content_offset + done);
-                if (r == 0)
-                        XXH3_64bits_update(state, piece, n);
-        }
-        if (r == 0)
-                *ret = XXH3_64bits_digest(state);
-        XXH3_freeState(state);
-        return r;
-}
-
-/* Compares with the word that is there now: bytes that match it are right, whatever happened meanwhile. */
-static int check_hash(struct content *c, size_t i, uint64_t hash)
-{
-        uint64_t word = load_word(c, i);
-
-        if (word == 0)
-                return -EAGAIN;
-        if (word != content_word(hash)) {
-                drop(c, i, "wrong checksum");
-                return -EAGAIN;
-        }
-        atomic_fetch_or(&c->states[i], STATE_VERIFIED);
-        return 0;
-}
-
-static int verify_in_file(struct content *c, size_t i)
-{
-        uint64_t hash;
-        int r = hash_in_file(c, &c->table->chunks[i], &hash);
-
-        if (r == 0)
-                return check_hash(c, i, hash);
-        if (r == -ENOMEM) /* nothing is known to be wrong with the bytes, but they can't be used */
-                atomic_fetch_or(&c->states[i], STATE_WRONG);
-        else
-                drop(c, i, strerror(-r));
-        return -EAGAIN;
-}
-
-static bool is_verified(struct content *c, size_t i)
-{
-        return atomic_load(&c->states[i]) & STATE_VERIFIED;
-}
-
-static void unpin(struct content *c, size_t i)
-{
-        atomic_fetch_sub(&c->states[i], 1);
-}
-
-/* Pins chunk I when it may be read. A read of the whole chunk is verified later, where it lies. */
-static int pin(struct content *c, size_t i, bool whole)
-{
-        uint32_t state = atomic_fetch_add(&c->states[i], 1);
-        int r = 0;
-
-        if (load_word(c, i) == 0) {
-                /* What comes back here was written by somebody else. */
-                if (state & STATE_VERIFIED)
-                        atomic_fetch_and(&c->states[i], ~STATE_VERIFIED);
-                r = -EAGAIN;
-        } else if (state & STATE_WRONG) {
-                r = -EAGAIN;
-        } else if (!(state & STATE_VERIFIED) && !whole) {
-                r = verify_in_file(c, i);
-        }
-        if (r < 0)
-                unpin(c, i);
-        return r;
-}
-
-/* A read within neighbouring chunks [first, last), without a gap. */
-struct run {
-        size_t first, last;
-        uint64_t begin, end;
-        uint8_t *out;
-};
-
-static bool is_whole(const struct content *c, const struct run *run, size_t i)
-{
-        const struct chunk *chunk = &c->table->chunks[i];
-
-        return chunk->content_offset >= run->begin && chunk_end(chunk) <= run->end;
-}
-
-static uint64_t hash_in_run(const struct content *c, const struct run *run, size_t i)
-{
-        const struct chunk *chunk = &c->table->chunks[i];
-
-        return XXH3_64bits(run->out + (chunk->content_offset - run->begin), chunk->content_length);
-}
-
-/* The bytes are there: verifies the chunks that nobody has verified yet, and sees that none was taken away
- * meanwhile. */
-static int check_run(struct content *c, const struct run *run)
-{
-        int r = 0;
-
-        for (size_t i = run->first; i < run->last && r == 0; i++) {
-                if (is_whole(c, run, i) && !is_verified(c, i))
-                        r = check_hash(c, i, hash_in_run(c, run, i));
-                else if (load_word(c, i) == 0)
-                        r = -EAGAIN;
-        }
-        return r;
-}
-
-static int read_run(struct content *c, const struct run *run)
-{
-        size_t pinned = run->first;
-        int r = 0;
-
-        while (pinned < run->last && r == 0) {
-                r = pin(c, pinned, is_whole(c, run, pinned));
-                if (r == 0)
-                        pinned++;
-        }
-        if (r == 0) {
-                r = pread_full(c->fd, run->out, (size_t) (run->end - run->begin), run->begin);
-                for (size_t i = run->first; r < 0 && i < run->last; i++)
-                        drop(c, i, strerror(-r));
-        }
-        if (r == 0)
-                r = check_run(c, run);
-        while (pinned > run->first)
-                unpin(c, --pinned);
-        return r < 0 ? -EAGAIN : 0;
-}
-
-/* Where the first byte at OFFSET or behind it lies that is not zero by the table alone, END at most: in chunk *I, which
- * moves on over chunks of zeros. */
-static uint64_t data_behind(const struct content *c, uint64_t offset, uint64_t end, size_t *i)
-{
-        const struct chunk_table *t = c->table;
-
-        while (*i < t->chunk_count && is_zeros(c, *i) && t->chunks[*i].content_offset < end)
-                ++*i;
-        return *i < t->chunk_count ? MIN(MAX(t->chunks[*i].content_offset, offset), end) : end;
-}
-
-int content_read(struct content *c, uint64_t offset, size_t length, void *out)
-{
-        const struct chunk_table *t = c->table;
-        uint64_t end = offset + length;
-        uint8_t *p = out;
-        size_t i;
-
-        if (!range_fits(offset, length, t->content_size))
-                return -EINVAL;
-        i = chunk_find(t, offset);
-        while (offset < end) {
-                uint64_t begin = data_behind(c, offset, end, &i);
-                struct run run = { .first = i, .last = i, .begin = offset, .end = offset };
-                int r;
-
-                if (begin > offset) {
-                        memset(p, 0, (size_t) (begin - offset));
-                        p += begin - offset;
-                        offset = begin;
-                        continue;
-                }
-                run.out = p;
-                do {
-                        run.end = MIN(chunk_end(&t->chunks[run.last]), end);
-                        run.last++;
-                } while (run.end < end && run.last < t->chunk_count && t->chunks[run.last].content_offset == run.end &&
-                         !is_zeros(c, run.last));
-                r = read_run(c, &run);
-                if (r < 0)
-                        return r;
-                p += run.end - offset;
-                offset = run.end;
-                i = run.last;
-        }
-        return 0;
-}
-
-int content_write(struct content *c, size_t i, const void *data)
-{
-        const struct chunk *chunk;
-        uint32_t state;
-        uint64_t word;
-        int r;
-
-        if (i >= c->table->chunk_count)
-                return -EINVAL;
-        if (c->denied != 0)
-                return c->denied;
-        chunk = &c->table->chunks[i];
-        word = content_word(XXH3_64bits(data, chunk->content_length));
-
-        state = atomic_fetch_add(&c->states[i], 1);
-        if (load_word(c, i) == word && (state & (STATE_VERIFIED | STATE_WRONG)) == STATE_VERIFIED) {
-                unpin(c, i);
-                return 0;
-        }
-        r = store_write_sparse(c->store, c->fd, data, chunk->content_length, chunk->content_offset, false);
-        if (r == 0)
-                r = store_word(c, i, word);
-        if (r == 0) {
-                atomic_fetch_or(&c->states[i], STATE_VERIFIED);
-                atomic_fetch_and(&c->states[i], ~STATE_WRONG);
-        }
-        unpin(c, i);
-        return r;
 }

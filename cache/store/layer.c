@@ -86,7 +86,7 @@ static int open_draft(struct layer_draft *d, struct error *e)
         d->directory = openat(d->store->fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (d->directory < 0)
                 return error_errno(e, errno, "store %s: %s", d->store->path, path);
-        store_draft_claim(d->directory);
+        store_draft_claim(d->store, d->directory);
 
         d->toc = create(d, "toc", e);
         if (d->toc < 0)
@@ -156,8 +156,10 @@ static void stop_keeping(struct layer_draft *d, int r)
         char name[DIGEST_STRING_MAX];
 
         d->keeps = false;
-        log_warning("store %s: %s: content from byte %ju on is not kept: %s", d->store->path,
-                    digest_format(&d->layer, name), (uintmax_t) d->end, strerror(-r));
+        log_write(r == -EDQUOT ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING,
+                  "store %s: %s: content from byte %ju on is not kept: %s", d->store->path,
+                  digest_format(&d->layer, name), (uintmax_t) d->end,
+                  r == -EDQUOT ? "the store has reached its limit" : strerror(-r));
 }
 
 int layer_draft_append(struct layer_draft *d, const void *data, size_t n, struct error *e)
@@ -205,6 +207,8 @@ static int write_map(struct layer_draft *d)
 
         if (fd < 0)
                 return fd;
+        if (!d->store->sparse && d->kept_end < MAX(d->end, d->chunks_end))
+                return -EOPNOTSUPP;
         if (ftruncate(d->content, (off_t) MAX(d->end, d->chunks_end)) < 0)
                 return -errno;
         content_map_header_init(&header, d->count, XXH3_64bits_digest(d->identity));
@@ -219,7 +223,8 @@ static void finish_content(struct layer_draft *d)
 
         if (r == 0)
                 return;
-        log_warning("store %s: %s: map: %s: content is not kept", d->store->path, d->path, strerror(-r));
+        log_write(d->store->sparse ? LOG_LEVEL_WARNING : LOG_LEVEL_DEBUG, "store %s: %s: map: %s: content is not kept",
+                  d->store->path, d->path, strerror(-r));
         (void) unlinkat(d->directory, "map", 0);
         (void) unlinkat(d->directory, "content", 0);
 }

@@ -127,14 +127,14 @@ static int make_layout(struct store *s, struct error *e)
 }
 
 /* True when what lies at tmp/NAME is old and nobody's. A draft is claimed by its writer as long as that lives. */
-static bool is_leftover(int tmp, const char *name, time_t now)
+static bool is_leftover(struct store *s, int tmp, const char *name, time_t now)
 {
         _cleanup_close_ int fd = -1;
         struct stat st;
 
         if (fstatat(tmp, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || now - st.st_mtime < LEFTOVER_AGE)
                 return false;
-        if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
+        if ((!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode)) || !atomic_load(&s->locks))
                 return true;
         fd = openat(tmp, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
         return fd < 0 || flock(fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
@@ -156,7 +156,7 @@ static void remove_leftovers(struct store *s)
 
                 if (str_eq(entry->d_name, ".") || str_eq(entry->d_name, ".."))
                         continue;
-                if (!is_leftover(dirfd(d), entry->d_name, now))
+                if (!is_leftover(s, dirfd(d), entry->d_name, now))
                         continue;
                 r = store_remove_tree(dirfd(d), entry->d_name);
                 log_debug("store %s: leftover tmp/%s: %s", s->path, entry->d_name, r < 0 ? strerror(-r) : "removed");
@@ -172,6 +172,7 @@ int store_open(const char *directory, struct store **ret, struct error *e)
         if (!s)
                 return error_oom(e);
         s->fd = -1;
+        evictor_init(s);
         if (!directory)
                 r = default_path(&s->path, e);
         else if (!*directory)
@@ -184,6 +185,7 @@ int store_open(const char *directory, struct store **ret, struct error *e)
                 r = make_layout(s, e);
         if (r < 0)
                 return r;
+        store_look_at_filesystem(s);
         if (!s->read_only)
                 remove_leftovers(s);
         *ret = steal_ptr(s);
@@ -194,6 +196,7 @@ struct store *store_close(struct store *s)
 {
         if (!s)
                 return NULL;
+        evictor_clear(s);
         if (s->fd >= 0)
                 close(s->fd);
         free(s->path);
@@ -329,10 +332,11 @@ int store_check_writable(const struct store *s, struct error *e)
         return s->read_only ? error_errno(e, EROFS, "store %s", s->path) : 0;
 }
 
-void store_draft_claim(int fd)
+void store_draft_claim(struct store *s, int fd)
 {
         /* A filesystem without locks leaves the age alone to decide. */
-        (void) flock(fd, LOCK_SH | LOCK_NB);
+        if (atomic_load(&s->locks))
+                (void) flock(fd, LOCK_SH | LOCK_NB);
 }
 
 static int make_parents(struct store *s, const char *path)
@@ -411,7 +415,7 @@ int store_draft_new(struct store *s, struct store_draft *ret, struct error *e)
         d.fd = openat(s->fd, d.name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
         if (d.fd < 0)
                 return error_errno(e, errno, "store %s: %s", s->path, d.name);
-        store_draft_claim(d.fd);
+        store_draft_claim(s, d.fd);
         *ret = d;
         return 0;
 }

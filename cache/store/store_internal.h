@@ -1,15 +1,40 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* What the files of the store share: where things lie, how they move into place, the room on the disk, and the map
- * file. */
+/* What the files of the store share: where things lie, how they move into place, locks between processes, the room on
+ * the disk, and the content of a layer. */
 
+#include <fcntl.h>
 #include <stdatomic.h>
+#include <string.h>
+#include <sys/queue.h>
 #include <xxhash.h>
 
 #include "regfs/store.h"
+#include "regfs/thread.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "maps are used where they lie");
+
+TAILQ_HEAD(content_list, content);
+
+/* Keeps the store within its limit (evict.c). */
+struct evictor {
+        uint64_t limit;               /* bytes; UINT64_MAX: there is none. Set before anything is written */
+        atomic_uint_fast64_t used;    /* when it last looked, less what it took away */
+        atomic_uint_fast64_t written; /* by this process since then */
+        atomic_bool looked;           /* `used` says something */
+        atomic_bool stuck;            /* over the limit, and nothing more can be taken away */
+        atomic_bool disk_is_full;     /* somebody could not write: take away more than the limit wants */
+        atomic_bool wanted;           /* it is to look */
+        atomic_uint leaving;          /* layers that wait to be closed */
+        struct mutex lock;
+        struct cond changed;
+        pthread_t thread;
+        bool running GUARDED_BY(lock); /* the thread is there */
+        bool stopping GUARDED_BY(lock);
+        bool evicting GUARDED_BY(lock);                /* the thread holds on to `contents` */
+        struct content_list contents GUARDED_BY(lock); /* that are open */
+};
 
 struct store {
         char *path;
@@ -17,6 +42,15 @@ struct store {
         bool read_only;
         atomic_int_fast64_t room; /* bytes that may be written before the disk is asked again */
         atomic_bool full;         /* said so once */
+
+        /* Of its filesystem (filesystem.c). */
+        char filesystem[40];
+        bool remote;         /* other machines may write there: mappings are not coherent */
+        bool sparse;         /* files have holes */
+        atomic_bool locks;   /* … and locks */
+        atomic_bool punches; /* … and holes can be made */
+
+        struct evictor evictor;
 };
 
 /* ---- names (store.c) ---- */
@@ -40,7 +74,7 @@ int store_draft_name(const char *what, char *out, struct error *e);
 int store_check_writable(const struct store *s, struct error *e);
 
 /* Keeps others from removing a leftover that is none: the lock ends with FD, however this process ends. */
-void store_draft_claim(int fd);
+void store_draft_claim(struct store *s, int fd);
 
 /* Renames within the store and makes the parents of TO where they are missing. Returns 0 or -errno. */
 int store_move(struct store *s, const char *from, const char *to);
@@ -52,14 +86,108 @@ int store_draft_move(struct store_draft *d, const char *to, struct error *e);
 /* Removes a file, or a directory with all that is in it. What is gone already is fine. Returns 0 or -errno. */
 int store_remove_tree(int at, const char *name);
 
-/* ---- content (content.c) ---- */
+/* ---- the filesystem (filesystem.c) ---- */
 
-/* Takes N bytes from the room on the disk that holds FD. Returns 0; -ENOSPC when only the last 5 % are left. */
+/* Finds out what the filesystem can do. Never takes longer than two seconds. */
+void store_look_at_filesystem(struct store *s);
+
+/* A lock failed for a reason of the filesystem's: from now on there are none. */
+void store_do_without_locks(struct store *s, const char *why);
+
+/* ---- locks (lock.c) ---- */
+
+/* Between two looks at what others do. */
+#define PAUSE_MIN_MS 10
+#define PAUSE_MAX_MS 200
+
+/* TYPE (F_RDLCK, F_WRLCK, F_UNLCK) on a range of FD, at once: 0, also where there are no locks; or -EAGAIN when another
+ * open file description is in the way. */
+int store_lock(struct store *s, int fd, short type, uint64_t offset, uint64_t length);
+
+/* Locks as much as is free from OFFSET on, exclusively: 0 with how much that is. -EAGAIN when others have the beginning:
+ * then *RET_LENGTH is how much of it. */
+int store_lock_run(struct store *s, int fd, uint64_t offset, uint64_t length, uint64_t *ret_length);
+
+/* ---- room (sparse.c) ---- */
+
+/* Takes N bytes from the room on the disk that holds FD. Returns 0; -ENOSPC when only the last 5 % are left; -EDQUOT when
+ * the store's limit is reached. */
 int store_take_room(struct store *s, int fd, uint64_t n);
+
+/* Bytes of the disk below the store that may be used yet; UINT64_MAX where it doesn't say. */
+uint64_t store_disk_room(int fd);
 
 /* Writes N bytes at OFFSET; 4 KiB blocks that are all zeros become holes. FRESH: nothing was written there before.
  * Returns 0 or -errno; the range is then undefined. */
 int store_write_sparse(struct store *s, int fd, const void *data, size_t n, uint64_t offset, bool fresh);
+
+/* ---- eviction (evict.c) ---- */
+
+void evictor_init(struct store *s);
+void evictor_clear(struct store *s);
+
+/* N bytes are about to be written: 0, or -EDQUOT when there is no room for them below the limit. Never waits. */
+int evictor_take(struct store *s, uint64_t n);
+
+/* The disk is full: what the store holds has to make room. */
+void evictor_call(struct store *s);
+
+/* Whether C is open: then its chunks may be evicted. Leaving waits while some are. */
+void evictor_enter(struct content *c);
+void evictor_leave(struct content *c);
+
+/* ---- content (content.c) ---- */
+
+/* A chunk's state: three bits, and pins below. */
+#define STATE_VERIFIED ((uint32_t) 1 << 31) /* the bytes in the file have the word's checksum */
+#define STATE_WRONG ((uint32_t) 1 << 30)    /* absent for this process, whatever the word says */
+#define STATE_EVICTED ((uint32_t) 1 << 29)  /* is being taken away: nobody may begin to use it */
+#define STATE_PINS (STATE_EVICTED - 1)
+
+struct content {
+        struct store *store;
+        const struct chunk_table *table;
+        char *name; /* "sha256:… plain", for the log */
+        int fd, map_fd;
+        int denied; /* why nothing can be written here: -errno, or 0 */
+        void *map;
+        size_t map_size;
+        _Atomic uint64_t *words; /* NULL: there is no map and every chunk is absent */
+        bool words_are_own;      /* a copy of the map's; else they are in MAP */
+        _Atomic uint32_t *states;
+        _Atomic uint32_t *used; /* ticks of each chunk's last use; 0: not by this process */
+        uint32_t opened;        /* tick */
+        uint64_t idle_ms;       /* when it was opened: since somebody used it */
+        _Atomic uint32_t touched;
+        bool entered;                                                /* in the evictor's list */
+        enum { EVICT_UNTRIED, EVICT_LOCKED, EVICT_REFUSED } evicted; /* the evictor's own: has it the layer's lock? */
+        TAILQ_ENTRY(content) siblings;                               /* guarded by the evictor's lock */
+};
+
+static inline uint64_t chunk_end(const struct chunk *c)
+{
+        return c->content_offset + c->content_length;
+}
+
+/* A coarse clock, without a system call: 1/64 seconds, never 0. Differences tell, up to a year. */
+#define TICKS_PER_SECOND 64
+uint32_t content_tick(void);
+
+static inline uint64_t content_word_offset(size_t i)
+{
+        return 64 + i * sizeof(uint64_t);
+}
+
+/* Behind the words: a shared lock there says that the layer is open, an exclusive one that it is being evicted from. */
+#define CONTENT_USE_OFFSET ((uint64_t) 1 << 61)
+
+uint64_t content_load_word(const struct content *c, size_t i);
+int content_store_words(struct content *c, size_t first, size_t count, uint64_t word);
+
+/* Takes the chunks [first, end), which have one neighbouring range, away when nobody uses them: clears their words and
+ * gives their blocks back. The layer is locked exclusively. Stops at the first one that is in use; *RET_END is behind
+ * the last that is away. Returns the bytes that it gave back, about. */
+uint64_t content_evict(struct content *c, size_t first, size_t end, size_t *ret_end);
 
 /* The file "map": this header, then a 64-bit word for each chunk (0 = absent, else XXH3-64 of its bytes | 1).
  * IDENTITY binds it to the cut of the content space into chunks. */
@@ -73,7 +201,7 @@ struct content_map_header {
         uint64_t reserved[3];
 };
 
-_Static_assert(sizeof(struct content_map_header) == 64, "the header is part of the file format");
+_Static_assert(sizeof(struct content_map_header) == 64, "the header is part of the file format, and words follow it");
 
 #define CONTENT_MAP_MAGIC "REGFSMAP"
 #define CONTENT_MAP_VERSION 1

@@ -11,8 +11,14 @@
  *     tmp/                             what is being written; leftovers of dead processes are removed at open when
  *                                      a day old
  *
+ *     lock                             what processes do one at a time is locked here, see store_turn
+ *
  * The TOC of a layer that was read whole is fsynced before its rename. The rest is checked whenever it is read, so a
  * crash costs it at most.
+ *
+ * Locks between processes only save work: whoever finds one taken looks for the result, and in the end does the work
+ * itself. Where a filesystem is no good at locks (NFS, SMB, FUSE and their like, or the first one fails) the store does
+ * without, and says so in the log once.
  */
 
 #include "regfs/base.h"
@@ -30,6 +36,15 @@ int store_open(const char *directory, struct store **ret, struct error *e);
 struct store *store_close(struct store *s);
 DEFINE_CLEANUP(struct store *, store_close)
 const char *store_path(const struct store *s);
+
+/* The store is kept to so many bytes by taking away what was not used for longest: single chunks of layers that this
+ * process has open, whole layers otherwise, and none that another process has open. Before anything is written; by
+ * default there is no limit. For a moment there may be more: 1/32 of the limit, but 8 MiB at least and 256 MiB at most;
+ * from there on what is read is not kept. */
+void store_set_limit(struct store *s, uint64_t bytes);
+
+/* FD is a file of the store that is used now: it is not the next to be taken away. */
+void store_touch(struct store *s, int fd);
 
 /* A small blob, verified against its digest: 0 with *RET replaced, -ENOENT, or -errno with E; -EFBIG past MAX bytes.
  * A blob that fails is removed and counts as absent. */
@@ -66,6 +81,39 @@ int store_draft_publish_image(struct store_draft *d, const char *key, struct err
 /* Removes what was not published. Legal on an empty one. */
 void store_draft_clear(struct store_draft *d);
 #define _cleanup_draft_ _cleanup_(store_draft_clear)
+
+/* ---- turns ---- */
+
+/* A process's turn to do something once for all: to index a layer, say. Ends with the process at the latest. */
+struct store_turn {
+        struct store *store;
+        int fd;
+        uint64_t offset;
+};
+#define STORE_TURN_INIT  \
+        {                \
+                .fd = -1 \
+        }
+
+/* 0: it is this caller's turn to do WHAT, until store_turn_end; so too where there are no locks. -EAGAIN: somebody does
+ * it; look for the result, and ask again. */
+int store_turn_try(struct store *s, const char *what, struct store_turn *ret);
+void store_turn_end(struct store_turn *t);
+#define _cleanup_turn_ _cleanup_(store_turn_end)
+
+/* How far the one whose turn it is says that it has come. */
+void store_turn_tell(struct store_turn *t, uint64_t progress);
+uint64_t store_turn_progress(struct store *s, const char *what);
+
+/* How long to wait for somebody who may hang: LIMIT_MS since he last came farther, with pauses that grow. */
+struct patience {
+        uint64_t limit_ms, since, progress, pause_ms;
+};
+
+void patience_begin(struct patience *p, uint64_t limit_ms);
+/* PROGRESS is what it is now. False when patience has ended; *RET_PAUSE_MS (10 to 200) is how long to wait before the
+ * next look. */
+bool patience_left(struct patience *p, uint64_t progress, uint64_t *ret_pause_ms);
 
 /* ---- layers ---- */
 
@@ -106,7 +154,8 @@ int store_layer_remove(struct store *s, const struct digest *layer, const char *
 /* ---- content ---- */
 
 /* The decoded bytes of one layer: a sparse file and a map with one word for each chunk (0 = absent, else XXH3 | 1).
- * Thread-safe and shared with other processes, without locks. TABLE is borrowed and outlives the content. */
+ * Thread-safe and shared with other processes. No read or write needs a lock. TABLE is borrowed and outlives the
+ * content. While it is open, no other process evicts anything of the layer. */
 struct content;
 
 /* Opens content and map; files that are missing or of another cut into chunks are begun afresh. Where that is
@@ -130,6 +179,17 @@ bool content_has(struct content *c, size_t i);
  * chunks read as zeros. Never short. */
 int content_read(struct content *c, uint64_t offset, size_t length, void *out);
 
-/* Stores chunk I: its bytes, then its word. A failure (-EROFS; -ENOSPC, also where only 5 % of the disk are left) is
- * returned but harms nothing: the chunk is absent. */
+/* Stores chunk I: its bytes, then its word. A failure (-EROFS; -ENOSPC, also where only 5 % of the disk are left; -EDQUOT
+ * at the store's limit) is returned but harms nothing: the chunk is absent. */
 int content_write(struct content *c, size_t i, const void *data);
+
+/* Claims the chunks [first, *RET_END), as many as are free from FIRST up to END, for this process to fetch: 0. -EAGAIN
+ * when other processes have claimed [first, *RET_END). Never waits. A claim ends with content_release or with the
+ * process. Openings of a layer in one process exclude each other too; claims of one opening don't. Whoever gets a claim
+ * looks again whether the chunks are still absent. */
+int content_claim(struct content *c, size_t first, size_t end, size_t *ret_end);
+void content_release(struct content *c, size_t first, size_t end);
+
+/* What other machines have stored of the chunks [first, end) may not be known here: looks. Cheap where there are no
+ * others. */
+void content_refresh(struct content *c, size_t first, size_t end);

@@ -4,7 +4,7 @@
 /* Threads that run flights: each fetches, decodes, verifies and stores on its own, from start to end.
  * Work of a higher priority starts first; the lower ones never take the last threads: of N threads, readahead and
  * background together use at most N - 2 (at least 1), background alone at most N / 2 (at least 1).
- * Threads start when there is work for them and end after some idle seconds. Thread-safe. */
+ * Work that has to wait for something may be put off. Threads start when there is work for them and end after some idle seconds. Thread-safe. */
 
 #include "regfs/base.h"
 #include "regfs/error.h"
@@ -23,7 +23,8 @@ struct workers;
 struct work {
         void (*run)(struct work *work);
         enum priority priority;
-        bool queued;
+        bool queued, delayed;
+        uint64_t due; /* of delayed work: deadline_t */
         struct work *next, *previous;
 };
 
@@ -42,6 +43,9 @@ struct workers *workers_free(struct workers *w);
 DEFINE_CLEANUP(struct workers *, workers_free)
 
 void workers_submit(struct workers *w, struct work *work, enum priority priority);
+
+/* The same, DELAY_MS from now; workers_free does not wait for that. No thread is taken meanwhile. */
+void workers_submit_later(struct workers *w, struct work *work, enum priority priority, uint64_t delay_ms);
 
 /* Moves WORK up to PRIORITY if it is still queued with a lower one. Safe at any time while WORK's memory lives:
  * the caller guarantees that (it holds a reference on the owner). */
