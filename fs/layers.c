@@ -42,12 +42,15 @@ struct passes {
         uint64_t request; /* of the log */
 };
 
+/* -ENOENT without E: the store has none. */
 static int open_toc(struct image *i, struct image_layer *l, struct error *e)
 {
         _cleanup_close_ int fd = store_layer_toc(i->store, &l->descriptor.digest, l->kind);
 
-        if (fd < 0)
+        if (fd == -ENOENT)
                 return fd;
+        if (fd < 0)
+                return error_errno(e, -fd, "%s: index in the store", l->blob->name);
         return toc_open(fd, &l->descriptor.digest, &l->toc, e);
 }
 
@@ -369,8 +372,11 @@ static int open_known(struct image *i, struct passes *a, struct error *e)
                 r = open_toc(i, l, &why);
                 if (r == 0)
                         continue;
-                if (r == -ENOMEM)
-                        return error_oom(e);
+                /* What cannot be looked at now may be as good as ever. */
+                if (r != -ENOENT && r != -EBADMSG && r != -ESTALE) {
+                        *e = why;
+                        return r;
+                }
                 if (r != -ENOENT) {
                         log_warning("%s: %s: indexed afresh", l->blob->name, why.message);
                         r = store_layer_remove(i->store, &l->descriptor.digest, l->kind, e);
