@@ -131,27 +131,12 @@ static inline void make_zstdchunked(struct layout *l)
         make_embedded(l, CODEC_ZSTD);
 }
 
-/* Five megabytes in one gzip layer. */
-static inline struct stored_blob make_large(struct layout *l, struct stored_blob *ret_layer)
-{
-        struct given_layer layer = { .type = "tar+gzip" };
-
-        layer.blob = put_fixture(l, "base.tar.gz");
-        if (ret_layer)
-                *ret_layer = layer.blob;
-        return put_image(l, &layer, 1);
-}
-
-static inline void make_evicted(struct layout *l)
-{
-        make_large(l, NULL);
-}
-
-/* The same, with SOCI's table beside it. */
+/* Five megabytes in one gzip layer, with SOCI's table beside it. */
 static inline void make_soci(struct layout *l)
 {
-        struct stored_blob table = put_fixture(l, "base.tar.gz.ztoc"), empty = layout_put(l, "{}", 2), layer, index;
-        struct stored_blob image = make_large(l, &layer);
+        struct stored_blob table = put_fixture(l, "base.tar.gz.ztoc"), empty = layout_put(l, "{}", 2), index;
+        struct given_layer layer = { .blob = put_fixture(l, "base.tar.gz"), .type = "tar+gzip" };
+        struct stored_blob image = put_image(l, &layer, 1);
         _cleanup_buf_ struct buf text = { 0 };
         char digest[DIGEST_STRING_MAX];
 
@@ -161,7 +146,7 @@ static inline void make_soci(struct layout *l)
         (void) buf_append_str(&text, "},\"layers\":[");
         layout_descriptor(&text, "application/octet-stream", &table);
         (void) buf_printf(&text, ",\"annotations\":{\"com.amazon.soci.image-layer-digest\":\"%s\"}}],\"subject\":",
-                          digest_format(&layer.digest, digest));
+                          digest_format(&layer.blob.digest, digest));
         layout_descriptor(&text, OCI "manifest.v1+json", &image);
         assert_int_equal(buf_append_str(&text, "}}"), 0);
         index = layout_put(l, text.data, text.len);
