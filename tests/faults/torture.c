@@ -325,7 +325,7 @@ static uint64_t run_case(void)
         return calls;
 }
 
-/* All N up to the first that no call has, or a sample: the first ones, then farther and farther apart. */
+/* All N up to the first that no call has, or CASES of them. */
 static void run_kind(uint64_t cases)
 {
         uint64_t last, tried = 0;
@@ -336,9 +336,10 @@ static void run_kind(uint64_t cases)
         for (at = 1; at <= last; tried++) {
                 uint64_t calls = run_case();
 
-                if (!on && cases == UINT64_MAX)
-                        last = MAX(calls, at);
-                at += last > cases ? MAX(last / cases, (uint64_t) 1) : 1;
+                /* Threads make some more calls in one run than in another. */
+                if (!on)
+                        last = MAX(last, calls);
+                at += MAX(last / cases, (uint64_t) 1);
         }
         printf("%-12s %-7s %-5s %5ju calls, %5ju cases, %7zu reads right, %6zu errors\n", scenario->name,
                fault_name(kind), on ? "on" : "once", (uintmax_t) last, (uintmax_t) tried, served, refused);
