@@ -14,6 +14,7 @@
 #define DEFAULT_TIMEOUT_S 60
 #define FLIGHT_THREADS 8
 #define INDEX_NESTING_MAX 4
+#define TREE_ATTEMPTS 4
 
 struct image *image_close(struct image *i)
 {
@@ -247,7 +248,7 @@ static int open_tree(struct image *i, struct error *e)
                         wait_for_tree(i, key, &turn);
                         continue;
                 }
-                if (attempt > 1)
+                if (attempt > 1 && (fd != -ENOENT || attempt == TREE_ATTEMPTS))
                         return fd < 0 ? error_errno(e, -fd, "%s: image index", i->reference) : r;
                 if (fd >= 0)
                         log_warning("%s: %s: the image index is written afresh", i->reference,

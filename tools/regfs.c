@@ -17,6 +17,7 @@ static const struct {
         { "inspect", command_inspect, "[OPTIONS] REF", "tell by which tables an image is read" },
         { "index", command_index, "[OPTIONS] REF", "index an image's layers, and publish that" },
         { "verify", command_verify, "[OPTIONS] REF", "compare an image's tables with its layers" },
+        { "cache", command_cache, "COMMAND [OPTIONS]", "look at the store, verify it, make room in it" },
 };
 
 static void print_help(FILE *f)

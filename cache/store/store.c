@@ -18,12 +18,12 @@
 #define LEFTOVER_AGE (24 * 60 * 60)
 #define TREE_DEPTH_MAX 16
 #define KEY_MAX 129
+#define MOVE_ATTEMPTS 8
 
 /* A reference longer than this names nothing: 255 bytes of repository, 128 of tag, and a host. */
 #define REF_MAX 1024
 #define REF_COMPONENT_MAX 140
 #define REF_COMPONENT_KEEP 64
-#define REF_FILE_MAX 256
 
 /* ---- open ---- */
 
@@ -353,16 +353,18 @@ static int make_parents(struct store *s, const char *path)
 
 int store_move(struct store *s, const char *from, const char *to)
 {
-        int r;
+        /* Somebody who prunes may remove the parents once more while they are empty. */
+        for (unsigned attempt = 0;; attempt++) {
+                int r;
 
-        if (renameat(s->fd, from, s->fd, to) == 0)
-                return 0;
-        if (errno != ENOENT)
-                return -errno;
-        r = make_parents(s, to);
-        if (r < 0)
-                return r;
-        return renameat(s->fd, from, s->fd, to) < 0 ? -errno : 0;
+                if (renameat(s->fd, from, s->fd, to) == 0)
+                        return 0;
+                if (errno != ENOENT || attempt == MOVE_ATTEMPTS)
+                        return -errno;
+                r = make_parents(s, to);
+                if (r < 0 && r != -ENOENT)
+                        return r;
+        }
 }
 
 static int remove_tree(int at, const char *name, unsigned depth)
@@ -526,8 +528,7 @@ int store_blob_put(struct store *s, const struct digest *digest, const void *dat
 
 /* ---- refs ---- */
 
-/* "<digest> <unix time>\n" */
-static int parse_ref(char *text, size_t length, struct digest *ret, int64_t *ret_time)
+int store_parse_ref(char *text, size_t length, struct digest *ret, int64_t *ret_time)
 {
         char *space = memchr(text, ' ', length);
         uint64_t when = 0;
@@ -556,14 +557,14 @@ int store_ref_get(struct store *s, const char *name, struct digest *ret, int64_t
         r = ref_path(name, path, e);
         if (r < 0)
                 return r;
-        r = file_read(s->fd, path, REF_FILE_MAX, &b, e);
+        r = file_read(s->fd, path, STORE_REF_MAX, &b, e);
         if (r == -ENOENT)
                 return error_set(e, ERROR_NOT_FOUND, ENOENT, "store %s: %s was never resolved", s->path, name);
         if (r < 0 && r != -EFBIG) {
                 error_prefix(e, "store %s", s->path);
                 return r;
         }
-        if (r == -EFBIG || b.len == 0 || parse_ref(b.data, b.len, &digest, &when) < 0) {
+        if (r == -EFBIG || b.len == 0 || store_parse_ref(b.data, b.len, &digest, &when) < 0) {
                 log_warning("store %s: %s: damaged, counts as absent", s->path, path);
                 return error_set(e, ERROR_NOT_FOUND, ENOENT, "store %s: %s: damaged", s->path, path);
         }
