@@ -156,7 +156,7 @@ static int longest_idle_first(const void *a, const void *b)
         return (x->chunk > y->chunk) - (x->chunk < y->chunk);
 }
 
-static int collect(struct eviction *e, const struct usage *u) REQUIRES(e->store->evictor.lock)
+static int collect(struct eviction *e, struct evictor *v, const struct usage *u) REQUIRES(v->lock)
 {
         struct content *c;
         int r = 0;
@@ -164,7 +164,7 @@ static int collect(struct eviction *e, const struct usage *u) REQUIRES(e->store-
         for (size_t k = 0; k < u->layer_count && r == 0; k++)
                 if (u->layers[k].content > 0)
                         r = add(e, u->layers[k].idle_ms, NULL, 0, &u->layers[k]);
-        TAILQ_FOREACH(c, &e->store->evictor.contents, siblings) {
+        TAILQ_FOREACH(c, &v->contents, siblings) {
                 if (r == 0 && atomic_load(&e->store->punches) && atomic_load(&e->store->locks))
                         r = add_chunks(e, c);
         }
@@ -295,7 +295,7 @@ static int evict_content(struct eviction *e, const struct usage *u)
         int r;
 
         mutex_lock(&v->lock);
-        r = collect(e, u);
+        r = collect(e, v, u);
         v->evicting = true;
         mutex_unlock(&v->lock);
 
