@@ -93,7 +93,7 @@ static void serve(const struct service *s, const struct broker_request *request,
                         a.result = s->options->unmount(s->options->context, &a.error);
                         break;
                 }
-                /* fall through */
+                __attribute__((fallthrough));
         default:
                 a.result = error_set(&a.error, ERROR_OTHER, EINVAL, "the broker serves no such request");
         }

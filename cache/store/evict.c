@@ -294,10 +294,10 @@ static int evict_content(struct eviction *e, const struct usage *u)
         struct evictor *v = &e->store->evictor;
         int r;
 
-        mutex_lock(&v->lock);
+        mutex_lock(&e->store->evictor.lock);
         r = collect(e, u);
         v->evicting = true;
-        mutex_unlock(&v->lock);
+        mutex_unlock(&e->store->evictor.lock);
 
         if (r == 0)
                 evict_candidates(e);
