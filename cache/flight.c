@@ -44,11 +44,14 @@ static void fail_from(struct flight *flight, size_t i, int result, const struct 
 
 /* ---- the range ---- */
 
+/* Units are decoded whole, also those that the rows have only a part of. */
 static uint32_t largest_content(const struct arrival *a)
 {
+        const struct chunk_table *t = a->flight->fetcher->options.table;
+        size_t end = plan_unit(t, a->rows.end - 1).end;
         uint32_t largest = 0;
 
-        for (size_t i = a->rows.first; i < a->rows.end; i++)
+        for (size_t i = plan_unit(t, a->rows.first).first; i < end; i++)
                 if (chunk_row(a->flight, i)->codec != CODEC_ZEROS)
                         largest = MAX(largest, chunk_row(a->flight, i)->content_length);
         return largest;
@@ -362,10 +365,20 @@ static int deliver_slice(void *context, const struct chunk *chunk, const uint8_t
         return !kept && fetch_flight_cut(flight, s->next);
 }
 
-/* Decodes from the start of the range; what was delivered before is passed over. */
+/* Decodes from the start of the range; what was delivered before is passed over. The decoder is told once where to write:
+ * a buffer that something else may still write to is left behind before that. */
 static int decode_slices(struct slices *s, struct error *e)
 {
         struct flight *flight = s->arrival->flight;
+        int r;
+
+        if (!arrival_holds(s->arrival, s->unit.from, 1))
+                arrival_close(s->arrival);
+        if (s->arrival->abandoned) {
+                r = arrival_renew(s->arrival, e);
+                if (r < 0)
+                        return r;
+        }
 
         return codec_decode_slices(flight->fetcher->options.table, chunk_row(flight, s->next), s->unit.end - s->next,
                                    feed_slices, s, arrival_out(s->arrival), deliver_slice, s, e);
