@@ -381,6 +381,10 @@ static int open_known(struct image *i, struct passes *a, struct error *e)
                 r = image_open_toc(i, l, &why);
                 if (r == 0)
                         continue;
+                if (r == -ENOMEM)
+                        return error_oom(e);
+                if (i->offline)
+                        return refuse_missing(i, k, r == -ENOENT ? NULL : &why, e);
                 /* What cannot be looked at now may be as good as ever. */
                 if (r != -ENOENT && r != -EBADMSG && r != -ESTALE) {
                         *e = why;
