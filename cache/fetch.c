@@ -238,6 +238,17 @@ void fetch_chunk_done(struct flight *flight, size_t chunk, const uint8_t *data)
         }
 }
 
+bool fetch_chunk_expected(struct flight *flight, size_t chunk)
+{
+        struct fetcher *f = flight->fetcher;
+        bool expected;
+
+        mutex_lock(&f->lock);
+        expected = map_get(f->in_flight, &chunk, sizeof(chunk)) == flight;
+        mutex_unlock(&f->lock);
+        return expected;
+}
+
 bool fetch_chunk_wanted(struct flight *flight, size_t chunk)
 {
         struct fetcher *f = flight->fetcher;
@@ -275,6 +286,8 @@ void fetch_chunks_failed(struct flight *flight, size_t first, size_t end, int re
         mutex_lock(&f->lock);
         w = take_wants(f, flight, first, end);
         f->stats.failures += end - first;
+        if (f->filling && f->filling->code == 0)
+                *f->filling = *e;
         mutex_unlock(&f->lock);
         while (w) {
                 struct want *next = w->next;
@@ -346,7 +359,7 @@ void fetch_flight_done(struct flight *flight)
         free(flight);
         mutex_lock(&f->lock);
         f->active--;
-        if (f->active == 0)
+        if (f->active == 0 || f->filling)
                 cond_broadcast(&f->idle);
         mutex_unlock(&f->lock);
 }

@@ -41,19 +41,19 @@ struct fetcher {
         uint64_t window_max; /* a power of two: what a flight asks for leaves room for others in the pool */
         struct mutex lock;
         struct cond idle;
-        struct map *in_flight GUARDED_BY(lock); /* chunk index (size_t) → struct flight */
-        size_t active GUARDED_BY(lock);         /* flights that exist */
-        struct map *
-                distrusted GUARDED_BY(lock); /* chunk index → fetcher: chunks that were right by another road only */
-        uint64_t asked GUARDED_BY(lock);     /* blob bytes, of flights begun for readers */
+        struct map *in_flight GUARDED_BY(lock);  /* chunk index (size_t) → struct flight */
+        size_t active GUARDED_BY(lock);          /* flights that exist */
+        struct map *distrusted GUARDED_BY(lock); /* index → fetcher, of chunks that were right by another road only */
+        uint64_t asked GUARDED_BY(lock);         /* blob bytes, of flights begun for readers */
         struct stream streams[STREAM_COUNT] GUARDED_BY(lock);
         struct mark marks[STREAM_COUNT]; /* of the streams */
         size_t stream_turn GUARDED_BY(lock);
         struct fetch_stats stats GUARDED_BY(lock);
-        bool keeps_nothing GUARDED_BY(lock); /* the last chunk could not be stored */
-        bool failure_told GUARDED_BY(lock);  /* … and the log says why */
-        bool recovery_told GUARDED_BY(lock); /* the log says that the table is wrong */
-        bool closing GUARDED_BY(lock);       /* flights don't wait for other processes any more */
+        struct error *filling GUARDED_BY(lock); /* of a fetch_fill under way: gets what fails meanwhile; or NULL */
+        bool keeps_nothing GUARDED_BY(lock);    /* the last chunk could not be stored */
+        bool failure_told GUARDED_BY(lock);     /* … and the log says why */
+        bool recovery_told GUARDED_BY(lock);    /* the log says that the table is wrong */
+        bool closing GUARDED_BY(lock);          /* flights don't wait for other processes any more */
 };
 
 /* A part of a read waits for one chunk of a flight. Holds a reference on the read, which holds the part. */
@@ -91,6 +91,9 @@ struct span plan_unit(const struct chunk_table *t, size_t i);
  * with it. The caller submits it. NULL when out of memory. */
 struct flight *plan_demand(struct fetcher *f, size_t i, size_t last) REQUIRES(f->lock);
 
+/* Submits flights for what is absent of the chunks [first, end). Returns the bytes that they ask for. */
+uint64_t plan_rows(struct fetcher *f, size_t first, size_t end, enum priority priority) REQUIRES(f->lock);
+
 /* A reader has missed chunk FIRST, and flights up to NEXT were begun for it: fetches ahead of one that reads in
  * order. */
 void plan_ahead(struct fetcher *f, size_t first, size_t next);
@@ -124,8 +127,12 @@ void flight_run(struct work *work);
 /* From now on FLIGHT does not bring the chunks [first, end). */
 void fetch_leave_table(struct fetcher *f, const struct flight *flight, size_t first, size_t end) REQUIRES(f->lock);
 
-/* A flight calls one of the two for each of its chunks exactly once, unless nobody wants it: they wake who waits. DATA is the
- * decoded chunk. Who comes after the chunks [first, end) have failed begins a flight of their own. */
+/* True while FLIGHT is to bring CHUNK. Others that lie between its own are carried along in vain. */
+bool fetch_chunk_expected(struct flight *flight, size_t chunk);
+
+/* A flight calls one of the two for each chunk that it is to bring exactly once, unless nobody wants it: they wake
+ * who waits. DATA is the decoded chunk. Who comes after the chunks [first, end) have failed begins a flight of their
+ * own. */
 void fetch_chunk_done(struct flight *flight, size_t chunk, const uint8_t *data);
 void fetch_chunks_failed(struct flight *flight, size_t first, size_t end, int result, const struct error *e);
 

@@ -231,11 +231,14 @@ static void count_refetch(struct flight *flight)
         mutex_unlock(&flight->fetcher->lock);
 }
 
-/* Chunk I is in the store, from a flight or a process that was faster; whoever waits for it gets it. */
+/* Nothing is to be done about chunk I: it is not the flight's, or in the store, from a flight or a process that was
+ * faster. Then whoever waits for it gets it. */
 static bool settled(struct flight *flight, size_t i, uint8_t *out)
 {
         const struct chunk *c = chunk_row(flight, i);
 
+        if (!fetch_chunk_expected(flight, i))
+                return true;
         if (!content_has(flight->fetcher->options.content, i))
                 return false;
         if (!fetch_chunk_wanted(flight, i))
@@ -365,21 +368,18 @@ static int deliver_slice(void *context, const struct chunk *chunk, const uint8_t
         return !kept && fetch_flight_cut(flight, s->next);
 }
 
-/* Decodes from the start of the range; what was delivered before is passed over. The decoder is told once where to write:
- * a buffer that something else may still write to is left behind before that. */
+/* Decodes from the start of the range; what was delivered before is passed over. */
 static int decode_slices(struct slices *s, struct error *e)
 {
         struct flight *flight = s->arrival->flight;
-        int r;
+        int r = 0;
 
+        /* A range that is opened behind one that was abandoned renews the buffer. From here on none is abandoned, so that
+         * the decoder's output stays where it is. */
         if (!arrival_holds(s->arrival, s->unit.from, 1))
-                arrival_close(s->arrival);
-        if (s->arrival->abandoned) {
-                r = arrival_renew(s->arrival, e);
-                if (r < 0)
-                        return r;
-        }
-
+                r = arrival_open(s->arrival, s->unit.from, s->end, e);
+        if (r < 0)
+                return r;
         return codec_decode_slices(flight->fetcher->options.table, chunk_row(flight, s->next), s->unit.end - s->next,
                                    feed_slices, s, arrival_out(s->arrival), deliver_slice, s, e);
 }

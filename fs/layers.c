@@ -12,7 +12,9 @@
 #include "regfs/external_toc.h"
 #include "regfs/log.h"
 
-#define PASSES_AT_ONCE 3
+#define PASSES_AT_ONCE 3 /* that keep a core busy */
+#define THREADS_MAX 8    /* tables of contents are waited for, mostly */
+#define OPEN_ATTEMPTS 4
 #define PROGRESS_INTERVAL_MS 100
 
 struct pass {
@@ -41,15 +43,6 @@ struct passes {
         uint64_t request; /* of the log */
 };
 
-static int open_toc(struct image *i, struct image_layer *l, struct error *e)
-{
-        _cleanup_close_ int fd = store_layer_toc(i->store, &l->descriptor.digest, l->kind);
-
-        if (fd < 0)
-                return fd;
-        return toc_open(fd, &l->descriptor.digest, &l->toc, e);
-}
-
 /* ---- turns ---- */
 
 #define TURN_NAME_MAX (DIGEST_STRING_MAX + LAYER_KIND_MAX + 8)
@@ -61,11 +54,14 @@ static void turn_name(const struct pass *p, const char *kind, char out[TURN_NAME
         snprintf(out, TURN_NAME_MAX, "toc %s %s", digest_format(&p->layer->descriptor.digest, digest), kind);
 }
 
-static bool is_known(const struct pass *p, const char *kind)
+/* Somebody has made the TOC of that kind meanwhile; it is open then. */
+static bool is_known(struct pass *p, const char *kind)
 {
-        _cleanup_close_ int fd = store_layer_toc(p->all->image->store, &p->layer->descriptor.digest, kind);
+        struct image *i = p->all->image;
+        _cleanup_close_ int fd = store_layer_toc_here(i->store, &p->layer->descriptor.digest, kind);
+        struct error why = ERROR_INIT;
 
-        return fd >= 0;
+        return fd >= 0 && image_open_toc(i, p->layer, &why) == 0;
 }
 
 /* The passes of this process are cancelled, or a while has gone by. */
@@ -213,8 +209,13 @@ static int read_whole(struct pass *p, struct error *e)
                 .progress = &p->progress,
                 .cancel = &p->all->cancel,
         };
-        int r = wait_for_turn(p, KIND_PLAIN, e);
+        struct error why = ERROR_INIT;
+        int r;
 
+        /* It may be known all the time: then the layer was to be read by a table that can't be used. */
+        if (image_open_toc(i, p->layer, &why) == 0)
+                return 0;
+        r = wait_for_turn(p, KIND_PLAIN, e);
         if (r != 0)
                 return MIN(r, 0);
         r = index_layer(&options, e);
@@ -314,14 +315,24 @@ static void watch_passes(struct passes *a, const struct regfs_options *o)
         } while (done < a->count);
 }
 
+static size_t threads_wanted(const struct passes *a)
+{
+        size_t whole = 0, wanted;
+
+        for (size_t k = 0; k < a->count; k++)
+                whole += a->items[k].whole;
+        wanted = a->count - whole + MIN(whole, (size_t) PASSES_AT_ONCE);
+        return MIN(wanted, (size_t) THREADS_MAX);
+}
+
 static int run_all(struct passes *a, const struct regfs_options *o, struct error *e)
 {
-        pthread_t threads[PASSES_AT_ONCE];
-        size_t started = 0;
+        pthread_t threads[THREADS_MAX];
+        size_t started = 0, wanted = threads_wanted(a);
         int r = 0;
 
         qsort(a->items, a->count, sizeof(*a->items), larger_first);
-        while (started < MIN(a->count, (size_t) PASSES_AT_ONCE)) {
+        while (started < wanted) {
                 r = thread_start(&threads[started], "index", run_passes, a);
                 if (r < 0)
                         break;
@@ -342,7 +353,19 @@ static int run_all(struct passes *a, const struct regfs_options *o, struct error
         return r;
 }
 
-/* Opens the TOCs that the store has; collects the layers that have none in PASSES. */
+/* Layer K can't be read without what no store has, or what is wrong there: WHY. */
+static int refuse_missing(const struct image *i, size_t k, const struct error *why, struct error *e)
+{
+        const struct image_layer *l = &i->layers[k];
+        char digest[DIGEST_STRING_MAX];
+
+        return error_set(e, ERROR_NOT_FOUND, ENOENT,
+                         "%s: offline: layer %zu of %zu, %s: its table of contents (%s) %s%s", i->reference, k + 1,
+                         i->layer_count, digest_format(&l->descriptor.digest, digest), l->kind,
+                         why ? "can't be used: " : "is not in the store", why ? why->message : "");
+}
+
+/* Opens the TOCs that the stores have; collects the layers that have none in PASSES. */
 static int open_known(struct image *i, struct passes *a, struct error *e)
 {
         for (size_t k = 0; k < i->layer_count; k++) {
@@ -350,20 +373,23 @@ static int open_known(struct image *i, struct passes *a, struct error *e)
                 struct error why = ERROR_INIT;
                 int r;
 
-                if (l->same_as != k)
+                if (l->same_as != k || l->toc)
                         continue;
-                r = source_blob(i->source, &l->descriptor, &l->blob, e);
+                r = l->blob ? 0 : source_blob(i->source, &l->descriptor, &l->blob, e);
                 if (r < 0)
                         return r;
-                r = open_toc(i, l, &why);
+                r = image_open_toc(i, l, &why);
                 if (r == 0)
                         continue;
-                if (r == -ENOMEM)
-                        return error_oom(e);
+                /* What cannot be looked at now may be as good as ever. */
+                if (r != -ENOENT && r != -EBADMSG && r != -ESTALE) {
+                        *e = why;
+                        return r;
+                }
                 if (r != -ENOENT) {
                         log_warning("%s: %s: indexed afresh", l->blob->name, why.message);
                         r = store_layer_remove(i->store, &l->descriptor.digest, l->kind, e);
-                        if (r < 0)
+                        if (r < 0 && r != -EROFS)
                                 return r;
                 }
                 a->items[a->count] = (struct pass) {
@@ -378,7 +404,8 @@ static int open_known(struct image *i, struct passes *a, struct error *e)
         return 0;
 }
 
-int image_open_layers(struct image *i, const struct regfs_options *options, struct error *e)
+/* *RET_GONE: a TOC was in the store and is no longer. */
+static int open_layers(struct image *i, const struct regfs_options *options, bool *ret_gone, struct error *e)
 {
         _cleanup_free_ struct pass *items = calloc(i->layer_count, sizeof(*items));
         struct passes all = { .image = i, .items = items, .request = log_current_request() };
@@ -398,11 +425,25 @@ int image_open_layers(struct image *i, const struct regfs_options *options, stru
         for (size_t k = 0; k < i->layer_count && r == 0; k++) {
                 if (i->layers[k].same_as != k || i->layers[k].toc)
                         continue;
-                r = open_toc(i, &i->layers[k], e);
+                r = image_open_toc(i, &i->layers[k], e);
+                *ret_gone = r == -ENOENT;
                 if (r == -ENOENT)
                         r = error_errno(e, ENOENT, "%s: index just written", i->layers[k].blob->name);
         }
         cond_destroy(&all.changed);
         mutex_destroy(&all.lock);
+        return r;
+}
+
+int image_open_layers(struct image *i, const struct regfs_options *options, struct error *e)
+{
+        bool gone = false;
+        int r = open_layers(i, options, &gone, e);
+
+        /* Somebody may clear the store between a layer's pass and the end of them all. */
+        for (unsigned attempt = 1; gone && attempt < OPEN_ATTEMPTS; attempt++) {
+                gone = false;
+                r = open_layers(i, options, &gone, e);
+        }
         return r;
 }

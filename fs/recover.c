@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* A layer that is read by a published index, when a chunk is not what the index says: is it the index, or the bytes? The
- * layer's own digest decides. A pass over the whole layer either fails, and then the bytes are wrong; or it makes a TOC of
- * the layer's own, and then the index is wrong: it leaves the store, and reads go on by the layer's TOC, if the index has
- * shown the right tree. Both have one content space, the decoded tar. */
+/* A layer that is read by a published index, when a chunk is not what the index says: is it the index, or the bytes?
+ * The layer's own digest decides. A pass over the whole layer either fails, and then the bytes are wrong; or it
+ * makes a TOC of the layer's own, and then the index is wrong: it leaves the store, and reads go on by the layer's
+ * TOC, if the index has shown the right tree. Both have one content space, the decoded tar. */
 
 #include <stdio.h>
 #include <string.h>
@@ -78,14 +78,14 @@ static int index_plain(struct recovery *r, struct error *e)
                 .store = r->image->store,
                 .timeout_ms = r->image->timeout_ms,
         };
-        _cleanup_close_ int known = store_layer_toc(r->image->store, &r->layer->descriptor.digest, KIND_PLAIN);
+        _cleanup_close_ int known = store_layer_toc_here(r->image->store, &r->layer->descriptor.digest, KIND_PLAIN);
 
         return known >= 0 ? 0 : index_layer(&options, e);
 }
 
 static int open_plain(struct recovery *r, struct error *e)
 {
-        _cleanup_close_ int fd = store_layer_toc(r->image->store, &r->layer->descriptor.digest, KIND_PLAIN);
+        _cleanup_close_ int fd = store_layer_toc_here(r->image->store, &r->layer->descriptor.digest, KIND_PLAIN);
 
         toc_close(r->toc);
         r->toc = NULL;

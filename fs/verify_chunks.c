@@ -59,8 +59,8 @@ static int feed(void *context, uint64_t offset, const uint8_t **ret_data, size_t
 
 static int hash_range(struct chunk_reader *r, struct digest *ret, struct error *e)
 {
-        const uint8_t *data;
-        size_t n;
+        const uint8_t *data = NULL;
+        size_t n = 0;
         int k = hasher_reset(r->hash);
 
         for (uint64_t at = 0; k == 0 && at < r->length; at += n) {

@@ -17,6 +17,8 @@ int command_mounts(int argc, char **argv);
 int command_index(int argc, char **argv);
 int command_inspect(int argc, char **argv);
 int command_verify(int argc, char **argv);
+int command_cache(int argc, char **argv);
+int command_pull(int argc, char **argv);
 
 /* Commands that open an image. */
 enum command {
@@ -24,7 +26,8 @@ enum command {
         COMMAND_INDEX = 1 << 1,
         COMMAND_INSPECT = 1 << 2,
         COMMAND_VERIFY = 1 << 3,
-        COMMANDS_ALL = COMMAND_MOUNT | COMMAND_INDEX | COMMAND_INSPECT | COMMAND_VERIFY,
+        COMMAND_PULL = 1 << 4,
+        COMMANDS_ALL = COMMAND_MOUNT | COMMAND_INDEX | COMMAND_INSPECT | COMMAND_VERIFY | COMMAND_PULL,
 };
 
 /* What the options of a command that opens an image say. Strings are borrowed from argv, or held in `owned`. */
@@ -34,11 +37,16 @@ struct command_options {
         enum log_level log_level;
         const char *log_file;
         bool foreground;
+        enum { SANDBOX_DEFAULT, SANDBOX_ON, SANDBOX_OFF } sandbox; /* mount */
         bool json;
-        bool push;          /* index */
-        const char *bind;   /* index */
-        const char *output; /* index */
-        struct buf fuse;    /* the -o options that are libfuse's, with commas between */
+        bool push;            /* index */
+        const char *bind;     /* index */
+        const char *output;   /* index */
+        const char *prefetch; /* mount: "none", "all" or a file; pull: a file; or NULL */
+        const char **stores;  /* image.stores */
+        size_t store_count;
+        size_t stores_allocated;
+        struct buf fuse; /* the -o options that are libfuse's, with commas between */
         char **owned;
         size_t owned_count;
         size_t owned_allocated;
@@ -54,6 +62,9 @@ int command_options_parse(struct command_options *o, int argc, char **argv, cons
 
 /* The text on options that the help of each image command ends with. */
 extern const char command_options_help[];
+
+/* "64M": a number with an optional K, M or G, powers of 1024; not 0. Returns 0 or -EINVAL. */
+int command_parse_size(const char *s, size_t *ret);
 
 /* "regfs: MESSAGE" on standard error; returns the exit code. */
 int command_failed(const struct error *e);

@@ -245,22 +245,26 @@ void hex_encode(const uint8_t *bytes, size_t n, char *out)
         out[2 * n] = '\0';
 }
 
-static int hex_digit(char c)
+/* Of what is no digit: a bit that no digit's value has. */
+#define NO_DIGIT 0x80
+
+static uint8_t hex_digit(char c)
 {
         if (c >= '0' && c <= '9')
-                return c - '0';
-        if (c >= 'a' && c <= 'f')
-                return c - 'a' + 10;
-        return -1;
+                return (uint8_t) (c - '0');
+        return c >= 'a' && c <= 'f' ? (uint8_t) (c - 'a' + 10) : NO_DIGIT;
 }
 
 int hex_decode(const char *s, size_t n, uint8_t *out)
 {
+        uint8_t wrong = 0;
+
         if (strnlen(s, 2 * n + 1) != 2 * n)
                 return -EINVAL;
         for (size_t k = 0; k < 2 * n; k++)
-                if (hex_digit(s[k]) < 0)
-                        return -EINVAL;
+                wrong |= hex_digit(s[k]);
+        if (wrong & NO_DIGIT)
+                return -EINVAL;
         for (size_t k = 0; k < n; k++)
                 out[k] = (uint8_t) (hex_digit(s[2 * k]) << 4 | hex_digit(s[2 * k + 1]));
         return 0;

@@ -16,6 +16,7 @@
 
 struct listing {
         struct registry_source *source;
+        size_t endpoint; /* the one that has served the image: the only one that is asked */
         struct descriptor *items;
         size_t count, allocated;
 };
@@ -150,17 +151,17 @@ static int next_path(const struct exchange *x, char **ret, struct error *e)
         return *ret ? 0 : error_oom(e);
 }
 
-/* A page that follows is its own endpoint's: the link means nothing to another one. */
-static void stay(struct exchange *x, size_t endpoint)
+/* Who has a mirror for an image need not reach the registry, and a page that follows is its own endpoint's: the link
+ * means nothing to another one. */
+static void stay(struct exchange *x, const struct listing *l)
 {
-        x->endpoint = endpoint;
-        x->given_up = ~((uint64_t) 1 << endpoint);
+        x->endpoint = l->endpoint;
+        x->given_up = ~((uint64_t) 1 << l->endpoint);
 }
 
 static int list_pages(struct listing *l, const char *first, deadline_t deadline, struct error *e)
 {
         _cleanup_free_ char *path = strdup(first);
-        size_t endpoint = 0;
 
         if (!path)
                 return error_oom(e);
@@ -171,8 +172,7 @@ static int list_pages(struct listing *l, const char *first, deadline_t deadline,
 
                 x.kind = REQUEST_OTHER;
                 x.path = path;
-                if (page > 0)
-                        stay(&x, endpoint);
+                stay(&x, l);
                 r = get_page(l, &x, deadline, e);
                 /* Only the first page says whether there is such a list. */
                 if (r == -ENOENT && page > 0)
@@ -185,7 +185,6 @@ static int list_pages(struct listing *l, const char *first, deadline_t deadline,
                         free(next);
                         return r;
                 }
-                endpoint = x.endpoint;
                 free(path);
                 path = next;
         }
@@ -201,7 +200,10 @@ static int list_fallback(struct listing *l, const struct digest *subject, deadli
         char tag[REFERRERS_TAG_MAX], path[sizeof("manifests/") + REFERRERS_TAG_MAX];
         int r;
 
+        if (!l->source->endpoints.items[l->endpoint].pull_by_tag)
+                return 0;
         (void) snprintf(path, sizeof(path), "manifests/%s", referrers_tag(subject, tag));
+        stay(&x, l);
         x.kind = REQUEST_MANIFEST;
         x.path = path;
         x.by_tag = true;
@@ -219,6 +221,7 @@ int registry_referrers(struct source *source, const struct digest *subject, dead
 
         if (!e)
                 e = &own;
+        l.endpoint = atomic_load(&l.source->current);
         (void) snprintf(path, sizeof(path), "referrers/%s", digest_format(subject, digest));
         r = list_pages(&l, path, deadline, e);
         if (r == -ENOENT)

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -245,6 +246,15 @@ static int watch_process(long pid)
         return pid > 0 ? (int) syscall(SYS_pidfd_open, (pid_t) pid, 0) : -1;
 }
 
+/* Its process has died, and the kernel knows. Whoever works there gets nothing but errors any more. */
+static bool is_dead(const struct mount_entry *mount, int process)
+{
+        struct statvfs filesystem;
+
+        return process < 0 && mount->pid > 0 && kill((pid_t) mount->pid, 0) < 0 && errno == ESRCH &&
+               statvfs(mount->directory, &filesystem) < 0 && errno == ENOTCONN;
+}
+
 int mount_remove(const char *directory, bool lazy, struct error *e)
 {
         _cleanup_(mount_table_clear) struct mount_table table = { 0 };
@@ -258,7 +268,7 @@ int mount_remove(const char *directory, bool lazy, struct error *e)
         if (r < 0)
                 return r;
         process = watch_process(mount->pid);
-        r = unmount(mount->directory, lazy, e);
+        r = unmount(mount->directory, lazy || is_dead(mount, process), e);
         if (r < 0)
                 return r;
         if (process >= 0 && !lazy) {

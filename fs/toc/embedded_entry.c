@@ -122,26 +122,27 @@ static int take_version(struct toc_parser *p, uint64_t n)
         return n == 1 ? 1 : parser_refuse(p, "version %ju of the table is not known", (uintmax_t) n);
 }
 
-#define NUMBER(n, f, m)                                                         \
-        {                                                                       \
-                .name = (n), .field = offsetof(struct toc_entry, f), .max = (m) \
+#define NAME(n) .name = (n), .length = sizeof(n) - 1
+#define NUMBER(n, f, m)                                                     \
+        {                                                                   \
+                NAME(n), .field = offsetof(struct toc_entry, f), .max = (m) \
         }
 
 static const struct member document_members[] = {
-        { .name = "version", .number = take_version, .max = INT32_MAX },
-        { .name = "entries", .opens = '[' },
+        { NAME("version"), .number = take_version, .max = INT32_MAX },
+        { NAME("entries"), .opens = '[' },
 };
 
 /* Owners' names are ignored, and so are times other than the last modification. */
 static const struct member entry_members[] = {
-        { .name = "name", .text = take_name },
-        { .name = "type", .text = take_type },
-        { .name = "linkName", .text = take_link },
-        { .name = "modtime", .text = take_time },
-        { .name = "digest", .text = take_digest },
-        { .name = "chunkDigest", .text = take_chunk_digest },
-        { .name = "chunkType", .text = take_chunk_type },
-        { .name = "xattrs", .opens = '{' },
+        { NAME("name"), .text = take_name },
+        { NAME("type"), .text = take_type },
+        { NAME("linkName"), .text = take_link },
+        { NAME("modtime"), .text = take_time },
+        { NAME("digest"), .text = take_digest },
+        { NAME("chunkDigest"), .text = take_chunk_digest },
+        { NAME("chunkType"), .text = take_chunk_type },
+        { NAME("xattrs"), .opens = '{' },
         NUMBER("size", size, INT64_MAX),
         NUMBER("mode", mode, UINT32_MAX),
         NUMBER("uid", uid, UINT32_MAX),
@@ -157,25 +158,31 @@ static const struct member entry_members[] = {
 
 _Static_assert(ELEMENTSOF(entry_members) <= 32, "entry_seen has a bit for each");
 
+/* A member that another reader takes for one of TABLE. */
+static int check_case(struct toc_parser *p, const struct member *table, size_t count, const char *key, size_t n)
+{
+        for (size_t k = 0; k < count; k++)
+                if (n == table[k].length && strncasecmp(key, table[k].name, n) == 0)
+                        return parser_refuse(p, "a member named %.*s, which some take for %s", (int) n, key,
+                                             table[k].name);
+        return 1;
+}
+
 /* What of TABLE the key names: sets p->member, NULL for what is unknown. */
 static int find_member(struct toc_parser *p, const struct member *table, size_t count, uint32_t *seen, const char *key,
                        size_t n)
 {
         p->member = NULL;
         for (size_t k = 0; k < count; k++) {
-                const char *name = table[k].name;
-
-                if (n != strlen(name) || strncasecmp(key, name, n) != 0)
+                if (n != table[k].length || memcmp(key, table[k].name, n) != 0)
                         continue;
-                if (memcmp(key, name, n) != 0)
-                        return parser_refuse(p, "a member named %.*s, which some take for %s", (int) n, key, name);
                 if (*seen & 1u << k)
-                        return parser_refuse(p, "%s twice", name);
+                        return parser_refuse(p, "%s twice", table[k].name);
                 *seen |= 1u << k;
                 p->member = &table[k];
-                break;
+                return 1;
         }
-        return 1;
+        return check_case(p, table, count, key, n);
 }
 
 int parser_document_key(struct toc_parser *p, const char *key, size_t n)

@@ -2,9 +2,9 @@
 
 /* Entry by entry out of the JSON, on yajl's events: the document is never in memory, only the entry at hand is.
  *
- * What of yajl is not bounded is bounded here: nesting (it keeps a byte for each level) by counting, the length of a token
- * (it collects one that is cut by the end of a piece) by the bytes fed since its last event. It does not look whether
- * there is memory, so it gets all of it in advance. */
+ * What of yajl is not bounded is bounded here: nesting (it keeps a byte for each level) by counting, the length of a
+ * token (it collects one that is cut by the end of a piece) by the bytes fed since its last event. It does not look
+ * whether there is memory, so it gets all of it in advance. */
 
 #include <stdio.h>
 #include <string.h>
@@ -106,18 +106,32 @@ static int on_boolean(void *context, _unused_ int value)
         return is_passed_over(p) ? 1 : misplaced(p);
 }
 
+/* Digits alone: no sign, no fraction, no exponent. */
+static bool parse_whole(const char *text, size_t n, uint64_t *ret)
+{
+        uint64_t number = 0;
+
+        if (n == 0 || n > 19) /* 10^19 - 1 is less than 2^64 */
+                return false;
+        for (size_t k = 0; k < n; k++) {
+                if (text[k] < '0' || text[k] > '9')
+                        return false;
+                number = 10 * number + (uint64_t) (text[k] - '0');
+        }
+        *ret = number;
+        return true;
+}
+
 static int on_number(void *context, const char *text, size_t n)
 {
         struct toc_parser *p = on_event(context);
-        char terminated[24];
         uint64_t number;
 
         if (is_passed_over(p))
                 return 1;
         if ((p->place != PLACE_DOCUMENT && p->place != PLACE_ENTRY) || p->member->max == 0)
                 return misplaced(p);
-        snprintf(terminated, sizeof(terminated), "%.*s", (int) MIN(n, sizeof(terminated) - 1), text);
-        if (n >= sizeof(terminated) || str_to_u64(terminated, &number) < 0 || number > p->member->max)
+        if (!parse_whole(text, n, &number) || number > p->member->max)
                 return parser_refuse(p, "%s is not a whole number from 0 to %ju", p->member->name,
                                      (uintmax_t) p->member->max);
         return parser_take_number(p, number);
@@ -265,8 +279,8 @@ struct toc_parser *toc_parser_free(struct toc_parser *p)
         return NULL;
 }
 
-/* yajl makes something of halves of surrogate pairs that other readers make something else of. No writer of these tables
- * escapes characters that need a pair, so whatever does is refused. */
+/* yajl makes something of halves of surrogate pairs that other readers make something else of. No writer of these
+ * tables escapes characters that need a pair, so whatever does is refused. */
 static bool has_surrogate(struct toc_parser *p, const uint8_t *data, size_t n)
 {
         const uint8_t *at = data, *end = data + n;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* The inside of struct toc_parser: embedded_json.c knows where in the document it is, embedded_entry.c what the values there
- * mean. Functions that return an int return 1, or 0 with `failed` set: what yajl takes for "go on" and "stop". */
+/* The inside of struct toc_parser: embedded_json.c knows where in the document it is, embedded_entry.c what the
+ * values there mean. Functions that return an int return 1, or 0 with `failed` set: what yajl takes for "go on" and
+ * "stop". */
 
 #include <yajl/yajl_parse.h>
 
@@ -35,6 +36,7 @@ typedef int take_number_fn(struct toc_parser *p, uint64_t n);
 
 struct member {
         const char *name;
+        size_t length; /* of the name */
         take_text_fn *text;
         take_number_fn *number;
         size_t field; /* of a number: in struct toc_entry, where MAX says how wide it is */

@@ -3,9 +3,9 @@
 /* zstd:chunked: frames of file data, then the table in a skippable frame, and others with what only writers need
  * (container-libs, storage/pkg/chunked). Positions name payloads, past the 8 bytes of a frame's header.
  *
- * The footer is the payload of the last frame, 64-bit little-endian numbers: offset, compressed and decoded length and type
- * of the table, then "GnUlInUx" (40 bytes; stargz writes this one too); or those four, the same of tar-split without a
- * type, then "GNUlInUx" (64 bytes). In between came writers whose footer nobody reads. */
+ * The footer is the payload of the last frame, 64-bit little-endian numbers: offset, compressed and decoded length
+ * and type of the table, then "GnUlInUx" (40 bytes; stargz writes this one too); or those four, the same of
+ * tar-split without a type, then "GNUlInUx" (64 bytes). In between came writers whose footer nobody reads. */
 
 #include <endian.h>
 #include <inttypes.h>

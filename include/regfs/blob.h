@@ -102,9 +102,9 @@ struct blob_stream {
 };
 #define BLOB_WINDOW (4 * MIB)
 
-/* Calls PIECE for the bytes [offset, end) of the blob, in order and as they arrive; one window is consumed while the next
- * one travels. A PIECE is borrowed for the call; what it returns, unless 0, ends the stream. Returns 0, that, or -errno
- * with E. */
+/* Calls PIECE for the bytes [offset, end) of the blob, in order and as they arrive; one window is consumed while the
+ * next one travels. A PIECE is borrowed for the call; what it returns, unless 0, ends the stream. Returns 0, that,
+ * or -errno with E. */
 typedef int blob_piece_fn(void *context, uint64_t offset, const uint8_t *data, size_t n, struct error *e);
 int blob_stream(const struct blob_stream *s, uint64_t offset, uint64_t end, blob_piece_fn *piece, void *context,
                 struct error *e);
@@ -164,7 +164,8 @@ static inline int source_blob(struct source *s, const struct descriptor *descrip
 
 /* The manifests that name SUBJECT as their subject, as their descriptors say: artifact type, annotations. A registry
  * is asked for its referrers, page by page, and where it does not know that (404) for the index at the fallback tag
- * "<algorithm>-<hex>" (distribution-spec "Listing Referrers"); a layout is searched for manifests with that subject.
+ * "<algorithm>-<hex>" (distribution-spec "Listing Referrers"): the endpoint that served last, a mirror or the registry
+ * itself, and no other; a layout is searched for manifests with that subject.
  * Nothing in the answer is bound by the image's digest. None is no error: *ret_count is 0 and *ret NULL. At most
  * REFERRERS_MAX are taken. The caller frees with descriptors_free. */
 #define REFERRERS_MAX 4096
@@ -186,6 +187,11 @@ char *referrers_tag(const struct digest *subject, char *out);
  * it. */
 int source_blob_read(struct source *s, const struct descriptor *descriptor, struct pool *pool, size_t max,
                      deadline_t deadline, struct buf *ret, struct error *e);
+
+/* The image REF of a registry that is not asked, because the user said so: everything that would be, manifests, blobs,
+ * bytes of a blob, is an error (NOT_FOUND) that names it and says that it is not in the store. */
+struct reference;
+int offline_source_new(const struct reference *ref, struct source **ret, struct error *e);
 
 /* oci:DIR[:TAG]. Reads index.json. Which manifest is meant is decided when somebody asks for it (resolve, manifest of
  * digest NULL): without a tag there must be one image then. Blobs are files. */

@@ -28,8 +28,8 @@ DEFINE_CLEANUP(struct client *, client_free)
  * -EACCES when the registry is blocked. */
 int client_source_new(struct client *c, const struct reference *ref, struct source **ret, struct error *e);
 
-/* The repository of REF as a target (push.h); tag and digest of REF are not looked at. Pushes go to the registry itself,
- * never to a mirror. */
+/* The repository of REF as a target (push.h); tag and digest of REF are not looked at. Pushes go to the registry
+ * itself, never to a mirror. */
 struct target;
 int client_target_new(struct client *c, const struct reference *ref, struct target **ret, struct error *e);
 

@@ -29,8 +29,8 @@ enum index_origin {
         INDEX_FROM_USER,     /* the published index that --index names */
 };
 
-/* Opens an image by tables that its layers carry and by TOCs that regfs makes of them itself: what `regfs index` is for.
- * With OPTIONS->index "none", by the latter alone. */
+/* Opens an image by tables that its layers carry and by TOCs that regfs makes of them itself: what `regfs index` is
+ * for. With OPTIONS->index "none", by the latter alone. */
 int image_open_for_index(const char *reference, const struct regfs_options *options, struct image **ret,
                          struct error *e);
 

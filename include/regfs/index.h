@@ -12,8 +12,8 @@
 
 struct index_options {
         struct blob *blob; /* its digest is verified over the whole pass */
-        /* docker-archive: the digest may be the diff_id. For an uncompressed tar that is the same thing; a compressed blob
-         * is right when its own bytes or its decoded ones have it. */
+        /* docker-archive: the digest may be the diff_id. For an uncompressed tar that is the same thing; a
+         * compressed blob is right when its own bytes or its decoded ones have it. */
         bool digest_is_diff_id;
         struct pool *pool;
         struct store *store;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* Indexes that lie beside an image, as artifacts of their own: regfs's and SOCI's (formats.md "Our own published index",
- * "SOCI"). An artifact's manifest has one table of contents for each layer that has one; this header reads such
- * manifests, brings tables into the store, and makes manifests. Which of them an image uses, and why, is fs/choice.c's
- * to say. */
+/* Indexes that lie beside an image, as artifacts of their own: regfs's and SOCI's (formats.md "Our own published
+ * index", "SOCI"). An artifact's manifest has one table of contents for each layer that has one; this header reads
+ * such manifests, brings tables into the store, and makes manifests. Which of them an image uses, and why, is
+ * fs/choice.c's to say. */
 
 #include <stdatomic.h>
 
@@ -42,14 +42,15 @@ struct published {
 
 void published_clear(struct published *p);
 
-/* DOCUMENT as an index of either format. 0, or -EBADMSG with E that names NAME and what is wrong: no artifact of the two
- * types, a TOC of another media type or without its layer's digest, an unknown version. */
+/* DOCUMENT as an index of either format. 0, or -EBADMSG with E that names NAME and what is wrong: no artifact of the
+ * two types, a TOC of another media type or without its layer's digest, an unknown version. */
 int published_parse(const struct document *document, const char *name, struct published *ret, struct error *e);
 
 /* The table that P has of LAYER, or NULL. */
 const struct descriptor *published_toc(const struct published *p, const struct digest *layer);
 
-/* What a layer's directory in the store is called that is read by TABLE: "regfs-<hex>" or "soci-<hex>" of its digest. */
+/* What a layer's directory in the store is called that is read by TABLE: "regfs-<hex>" or "soci-<hex>" of its
+ * digest. */
 void published_kind(const struct published *p, const struct descriptor *table, char ret_kind[LAYER_KIND_MAX]);
 
 struct published_import {
@@ -66,10 +67,10 @@ struct published_import {
 
 #define PUBLISHED_TOC_MAX (1 * GIB) /* of a TOC file, decoded; its blob may have ZTOC_MAX */
 
-/* Fetches a table, verifies it against its digest, checks every row, and publishes {toc, content, map} in the store, all
- * chunks absent. 0; -EBADMSG or -ESTALE with E where the table is none, is damaged, of another version or does not fit the
- * layer (its digest, its size): then the layer can still be indexed from its own bytes; -ENOENT where the source does
- * not have it. Otherwise -errno with E. */
+/* Fetches a table, verifies it against its digest, checks every row, and publishes {toc, content, map} in the store,
+ * all chunks absent. 0; -EBADMSG or -ESTALE with E where the table is none, is damaged, of another version or does
+ * not fit the layer (its digest, its size): then the layer can still be indexed from its own bytes; -ENOENT where
+ * the source does not have it. Otherwise -errno with E. */
 int published_import(const struct published_import *import, struct error *e);
 
 /* ---- making one ---- */
@@ -84,7 +85,8 @@ struct published_layer {
 /* Compresses the TOC file open at FD. */
 int published_compress(int fd, const struct digest *layer, struct published_layer *ret, struct error *e);
 
-/* The manifest of an index of the image SUBJECT (its descriptor). *RET gets the JSON. The blob of its config is "{}". */
+/* The manifest of an index of the image SUBJECT (its descriptor). *RET gets the JSON. The blob of its config is
+ * "{}". */
 int published_manifest(const struct descriptor *subject, const struct published_layer *layers, size_t count,
                        struct buf *ret, struct error *e);
 

@@ -102,7 +102,7 @@ class IndexingTest(FaultCase):
 
         rule = self.proxy.rule(status(503), when=is_new)
         self.works()
-        self.assertEqual(rule.hits, 3)  # manifest, config, layer
+        self.assertEqual(rule.hits, 5)  # manifest, config, referrers, the tag that stands for them, layer
 
     def test_retry_after(self):
         self.rule(status(429, {'Retry-After': '2'}), times=1)

@@ -6,7 +6,7 @@ import os
 import unittest
 
 import images
-from fault_proxy import FaultProxy, flip, status
+from fault_proxy import FaultProxy, flip, ignore_range, status
 from oracle import Oracle
 from registry import Registry
 from testbed import FIXTURES, TestCase
@@ -14,6 +14,8 @@ from testbed import FIXTURES, TestCase
 STARGZ = 'containerd.io/snapshot/stargz/toc.digest'
 STARGZ_LAYER = 'containerd.io/snapshot/stargz/layer.digest'
 OLD, NEW = 'io.containers.zstd-chunked.', 'io.github.containers.zstd-chunked.'
+
+UPPER_TOC = 'sha256:22cb9c79666ee7bc76ac7a9e9d1126d705d507c3628b3d203d491f1b215b76e1'
 
 # The layer's blob, its media type's suffix, and the annotations that its producer printed.
 FORMATS = {
@@ -134,6 +136,51 @@ class LazyTest(TestCase):
 
     def test_zstdchunked_of_stargz(self):
         self.check('stargz-zstdchunked', 'zstdchunked', 40_000)
+
+    def test_every_layer_has_its_table(self):
+        """upper.esgz, too, with its whiteouts."""
+        layers = [images.Layer.of_fixture(name + '.esgz', '+gzip', self.tars[name]) for name in ('base', 'upper')]
+        digests = [FORMATS['estargz'][2][STARGZ], UPPER_TOC]
+
+        def annotate(manifest):
+            for layer, digest in zip(manifest['layers'], digests):
+                layer['annotations'] = {STARGZ: digest}
+        self.layout.add_image('both', [*layers, images.Layer.of(self.tars['twice'])], change=annotate)
+        self.registry.push_layout(self.layout, 'both', 'lazy:both')
+        mount = self.mount('both')
+        self.assertEqual(self.kinds(), ['estargz', 'estargz', 'plain'])
+        self.compare(mount, 'estargz')
+
+    def test_the_footer_of_the_first_stargz(self):
+        """47 bytes: an extra field without a header of its own."""
+        blob = (FIXTURES / 'layers/base.esgz').read_bytes()
+        payload = blob[-51 + 16:-51 + 38]
+        self.assertTrue(payload.endswith(b'STARGZ'))
+        footer = bytes.fromhex('1f8b0804' '00000000' '00ff' '1600') + payload + bytes.fromhex('010000ffff') + bytes(8)
+        self.assertEqual(len(footer), 47)
+        legacy = images.Layer(blob[:-51] + footer, images.sha256(self.tars['base']), images.LAYER_TYPE + '+gzip')
+
+        def annotate(manifest):
+            manifest['layers'][0]['annotations'] = FORMATS['estargz'][2]
+        others = [images.Layer.of(self.tars[name]) for name in ('upper', 'twice')]
+        self.layout.add_image('legacy', [legacy, *others], change=annotate)
+        self.registry.push_layout(self.layout, 'legacy', 'lazy:legacy')
+        mount = self.mount('legacy')
+        self.assertEqual(self.kinds(), ['estargz', 'plain', 'plain'])
+        self.compare(mount, 'estargz')
+
+    def test_a_registry_that_ignores_ranges(self):
+        """Each blob is received once, whole, and the rest is as ever."""
+        for tag in ('estargz', 'zstdchunked-v64'):
+            with self.subTest(tag):
+                self.proxy.clear()
+                self.proxy.rule(ignore_range, path='/blobs/')
+                path, size = self.layer_path(FORMATS[tag][0])
+                mount = self.mount(tag)
+                self.compare(mount, tag)
+                # The first answer, which tells, is cut off; then all of it, once.
+                self.assertLessEqual(self.proxy.bytes(path), 2.1 * size)
+                mount.umount()
 
     def test_one_small_file_brings_its_neighbours(self):
         """One request, of a part of the layer; none for the files around it."""

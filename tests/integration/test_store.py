@@ -50,7 +50,10 @@ class KnownImageTest(StoreCase):
         self.bed.mount('%s/small:v1' % self.proxy.host, '--plain-http')
         manifest = self.layout.json(self.image)
         asked = sorted((r.method, r.path) for r in self.proxy.requests())
+        digest = self.image['digest']
         self.assertEqual(asked, sorted([('GET', '/v2/small/manifests/v1'),
+                                        ('GET', '/v2/small/referrers/' + digest),
+                                        ('GET', '/v2/small/manifests/' + digest.replace(':', '-')),
                                         ('GET', '/v2/small/blobs/' + manifest['config']['digest']),
                                         ('GET', '/v2/small/blobs/' + manifest['layers'][0]['digest'])]))
         self.assertEqual(self.proxy.bytes('/blobs/'), manifest['config']['size'] + manifest['layers'][0]['size'])

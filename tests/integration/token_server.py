@@ -134,11 +134,12 @@ class TokenGate:
         self.proxy.rule(self._check, path='^/v2/')
 
     def _check(self, x):
-        part = next((p for p in self.wants if p in x.path), None)
+        part = next((p for p in self.wants if p in x.path.replace('/referrers/', '/manifests/')), None)
         if not part:
             return x.send(401, [('WWW-Authenticate', self._challenge('', ''))])
         service, scope = self.wants[part]
-        scope = scope.format(repository=x.path[len('/v2/'):].rpartition('/%s/' % part.strip('/'))[0])
+        path = x.path.replace('/referrers/', '/manifests/')
+        scope = scope.format(repository=path[len('/v2/'):].rpartition('/%s/' % part.strip('/'))[0])
         kind, _, token = (x.headers.get('Authorization') or '').partition(' ')
         if kind == 'Bearer' and self.tokens.allows(token, service, scope):
             answer = x.forward(without={'authorization'})

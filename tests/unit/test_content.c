@@ -68,6 +68,27 @@ static void draft_without_content_has_no_chunks(void **state)
 
 /* ---- reading ---- */
 
+static void chunk_of_zeros_is_there_without_being_stored(void **state)
+{
+        struct layer *l = *state;
+        struct content *c;
+
+        l->rows[2].codec = CODEC_ZEROS;
+        c = open_content(l);
+        assert_true(content_has(c, 2));
+        assert_false(content_has(c, 1) || content_has(c, 3) || content_has(c, CHUNKS));
+        assert_true(reads_chunk(l, c, 2));
+        assert_true(reads(l, c, 61440 + 10, 100));
+        /* From the gap before it to its end. */
+        assert_true(reads(l, c, 50000, 77824 - 50000));
+        assert_int_equal(read_result(c, 49999, 77824 - 49999), -EAGAIN);
+        assert_int_equal(read_result(c, 61440, 16384 + 1), -EAGAIN);
+        assert_int_equal(content_write(c, 1, bytes_of(l, 1)), 0);
+        assert_int_equal(content_write(c, 3, bytes_of(l, 3)), 0);
+        assert_true(reads(l, c, 40000, 100000));
+        content_close(c);
+}
+
 static void any_range_reads_right(void **state)
 {
         struct layer *l = *state;
@@ -426,6 +447,7 @@ int main(void)
                 TEST(appended_content_is_served),
                 TEST(zero_blocks_become_holes),
                 TEST(draft_without_content_has_no_chunks),
+                TEST(chunk_of_zeros_is_there_without_being_stored),
                 TEST(any_range_reads_right),
                 TEST(range_outside_of_the_content_is_refused),
                 TEST(bytes_between_chunks_are_zeros_whatever_the_file_says),
