@@ -13,6 +13,7 @@
 #define DEFAULT_TIMEOUT_S 60
 #define FLIGHT_THREADS 8
 #define INDEX_NESTING_MAX 4
+#define TREE_ATTEMPTS 4
 
 struct image *image_close(struct image *i)
 {

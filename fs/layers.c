@@ -14,6 +14,7 @@
 
 #define PASSES_AT_ONCE 3 /* that keep a core busy */
 #define THREADS_MAX 8    /* tables of contents are waited for, mostly */
+#define OPEN_ATTEMPTS 4
 #define PROGRESS_INTERVAL_MS 100
 
 struct pass {
@@ -372,9 +373,9 @@ static int open_known(struct image *i, struct passes *a, struct error *e)
                 struct error why = ERROR_INIT;
                 int r;
 
-                if (l->same_as != k)
+                if (l->same_as != k || l->toc)
                         continue;
-                r = source_blob(i->source, &l->descriptor, &l->blob, e);
+                r = l->blob ? 0 : source_blob(i->source, &l->descriptor, &l->blob, e);
                 if (r < 0)
                         return r;
                 r = image_open_toc(i, l, &why);
@@ -402,7 +403,8 @@ static int open_known(struct image *i, struct passes *a, struct error *e)
         return 0;
 }
 
-int image_open_layers(struct image *i, const struct regfs_options *options, struct error *e)
+/* *RET_GONE: a TOC was in the store and is no longer. */
+static int open_layers(struct image *i, const struct regfs_options *options, bool *ret_gone, struct error *e)
 {
         _cleanup_free_ struct pass *items = calloc(i->layer_count, sizeof(*items));
         struct passes all = { .image = i, .items = items, .request = log_current_request() };
@@ -423,10 +425,24 @@ int image_open_layers(struct image *i, const struct regfs_options *options, stru
                 if (i->layers[k].same_as != k || i->layers[k].toc)
                         continue;
                 r = image_open_toc(i, &i->layers[k], e);
+                *ret_gone = r == -ENOENT;
                 if (r == -ENOENT)
                         r = error_errno(e, ENOENT, "%s: index just written", i->layers[k].blob->name);
         }
         cond_destroy(&all.changed);
         mutex_destroy(&all.lock);
+        return r;
+}
+
+int image_open_layers(struct image *i, const struct regfs_options *options, struct error *e)
+{
+        bool gone = false;
+        int r = open_layers(i, options, &gone, e);
+
+        /* Somebody may clear the store between a layer's pass and the end of them all. */
+        for (unsigned attempt = 1; gone && attempt < OPEN_ATTEMPTS; attempt++) {
+                gone = false;
+                r = open_layers(i, options, &gone, e);
+        }
         return r;
 }

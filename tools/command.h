@@ -18,6 +18,7 @@ int command_index(int argc, char **argv);
 int command_inspect(int argc, char **argv);
 int command_verify(int argc, char **argv);
 int command_pull(int argc, char **argv);
+int command_cache(int argc, char **argv);
 
 /* Commands that open an image. */
 enum command {
@@ -36,6 +37,7 @@ struct command_options {
         enum log_level log_level;
         const char *log_file;
         bool foreground;
+        enum { SANDBOX_DEFAULT, SANDBOX_ON, SANDBOX_OFF } sandbox; /* mount */
         bool json;
         bool push;            /* index */
         const char *bind;     /* index */
@@ -60,6 +62,9 @@ int command_options_parse(struct command_options *o, int argc, char **argv, cons
 
 /* The text on options that the help of each image command ends with. */
 extern const char command_options_help[];
+
+/* "64M": a number with an optional K, M or G, powers of 1024; not 0. Returns 0 or -EINVAL. */
+int command_parse_size(const char *s, size_t *ret);
 
 /* "regfs: MESSAGE" on standard error; returns the exit code. */
 int command_failed(const struct error *e);

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 
 #include "command.h"
+#include "confined.h"
 #include "regfs/io.h"
 #include "regfs/mount.h"
 
@@ -26,6 +27,8 @@ static const char help[] =
         "1 anything else.\n"
         "\n"
         "  -f, --foreground                  stay in the foreground; SIGINT and SIGTERM unmount\n"
+        "      --sandbox=on|off              confine the process in the background to the store, its configuration and the\n"
+        "                                    network, as far as the kernel can (on, the default)\n"
         "  -o OPTION,…                       allow_other, default_permissions, auto_unmount, … of FUSE; any option below\n"
         "                                    as NAME=VALUE, so that fstab can say it\n"
         "      --prefetch=none|all|LIST-FILE\n"
@@ -118,6 +121,7 @@ static int tell_ready(struct server *s)
 static int serve(struct server *s, struct error *e)
 {
         struct session_options session_options = { .directory = s->directory, .fuse_options = s->options->fuse.data };
+        _cleanup_(confinement_end_ptr) struct confinement *confinement = NULL;
         const char *what = s->options->prefetch;
         _cleanup_(image_close_ptr) struct image *image = NULL;
         _cleanup_(prefetch_free_ptr) struct prefetch *prefetch = NULL;
@@ -130,7 +134,9 @@ static int serve(struct server *s, struct error *e)
         handle_stop(on_stop);
         s->options->image.progress = on_progress;
         s->options->image.progress_context = s;
-        r = image_open(s->reference, &s->options->image, &image, e);
+        r = confinement_begin(s->options, s->reference, s->directory, &confinement, e);
+        if (r == 0)
+                r = confinement_open(confinement, s->reference, &s->options->image, &image, e);
         if (r < 0)
                 return r;
         if (stop_requested)
@@ -144,7 +150,10 @@ static int serve(struct server *s, struct error *e)
 
         /* libfuse takes the signals over, but only where they have no handler. */
         handle_stop(SIG_DFL);
+        confinement_for_session(confinement, &session_options);
         r = session_mount(image, &session_options, &session, e);
+        if (r == 0)
+                r = confinement_enter(confinement, e);
         if (r < 0)
                 return r;
         r = tell_ready(s);

@@ -57,6 +57,7 @@ enum {
         OPT_BIND,
         OPT_OUTPUT,
         OPT_JSON,
+        OPT_SANDBOX,
         OPT_VERSION,
 };
 
@@ -83,6 +84,7 @@ static const struct {
         { { "log-level", required_argument, NULL, OPT_LOG_LEVEL }, COMMANDS_ALL },
         { { "log-file", required_argument, NULL, OPT_LOG_FILE }, COMMANDS_ALL },
         { { "foreground", no_argument, NULL, 'f' }, COMMAND_MOUNT },
+        { { "sandbox", required_argument, NULL, OPT_SANDBOX }, COMMAND_MOUNT },
         { { "push", no_argument, NULL, OPT_PUSH }, COMMAND_INDEX },
         { { "bind", required_argument, NULL, OPT_BIND }, COMMAND_INDEX },
         { { "output", required_argument, NULL, OPT_OUTPUT }, COMMAND_INDEX },
@@ -142,8 +144,7 @@ static int parse_bool(const char *s, bool *ret)
         return 0;
 }
 
-/* "64M": a number with an optional K, M or G, powers of 1024. */
-static int parse_size(const char *s, size_t *ret)
+int command_parse_size(const char *s, size_t *ret)
 {
         static const char units[] = "KMG";
         char digits[24];
@@ -207,7 +208,7 @@ static int set_cache_size(struct command_options *o, const char *value, struct e
 
         if (str_eq(value, "0"))
                 o->image.cache_size = REGFS_CACHE_NOTHING;
-        else if (parse_size(value, &size) == 0)
+        else if (command_parse_size(value, &size) == 0)
                 o->image.cache_size = size;
         else
                 return bad_value(e, "cache-size", value, "not a size (500M, 10G, or 0)");
@@ -258,7 +259,7 @@ static int set_option(struct command_options *o, int option, const char *value, 
         case OPT_TIMEOUT:
                 return set_timeout(o, value, e);
         case OPT_MEMORY:
-                if (parse_size(value, &o->image.memory) < 0)
+                if (command_parse_size(value, &o->image.memory) < 0)
                         return bad_value(e, "memory", value, "not a size (64M, 1G)");
                 return 0;
         case OPT_LOG_LEVEL:
@@ -284,6 +285,11 @@ static int set_option(struct command_options *o, int option, const char *value, 
                 return 0;
         case OPT_JSON:
                 o->json = true;
+                return 0;
+        case OPT_SANDBOX:
+                if (!str_eq(value, "on") && !str_eq(value, "off"))
+                        return bad_value(e, "sandbox", value, "neither on nor off");
+                o->sandbox = str_eq(value, "on") ? SANDBOX_ON : SANDBOX_OFF;
                 return 0;
         case 'f':
                 o->foreground = true;

@@ -18,6 +18,7 @@ static const struct {
         { "index", command_index, "[OPTIONS] REF", "index an image's layers, and publish that" },
         { "pull", command_pull, "[OPTIONS] REF…", "fetch images into the store" },
         { "verify", command_verify, "[OPTIONS] REF", "compare an image's tables with its layers" },
+        { "cache", command_cache, "COMMAND [OPTIONS]", "look at the store, verify it, make room in it" },
 };
 
 static void print_help(FILE *f)

@@ -111,6 +111,18 @@ char *credential_identity(const struct credential *c)
         return hex;
 }
 
+static struct broker *broker_in_use; /* set while there is one thread */
+
+void credential_use_broker(struct broker *broker)
+{
+        broker_in_use = broker;
+}
+
+struct broker *credential_broker(void)
+{
+        return broker_in_use;
+}
+
 /* The variable's value; NULL when it is unset or empty. */
 static const char *environment(const char *name)
 {
@@ -145,15 +157,13 @@ static int home_directory(char **ret, struct error *e)
         return set_path(ret, strdup(entry.pw_dir), e);
 }
 
-#define DEFAULT_FILES 3
-
 struct default_files {
-        char *paths[DEFAULT_FILES]; /* NULL: there is no such place */
+        char *paths[CREDENTIAL_FILES_MAX]; /* NULL: there is no such place */
 };
 
 static void default_files_clear(struct default_files *files)
 {
-        for (size_t i = 0; i < DEFAULT_FILES; i++)
+        for (size_t i = 0; i < CREDENTIAL_FILES_MAX; i++)
                 free(files->paths[i]);
 }
 
@@ -193,7 +203,7 @@ static int find_in_default_files(const struct credential_subject *subject, struc
         if (r < 0)
                 return r;
 
-        for (size_t i = 0; i < DEFAULT_FILES; i++) {
+        for (size_t i = 0; i < CREDENTIAL_FILES_MAX; i++) {
                 struct credential c = {};
 
                 if (!files.paths[i])
@@ -209,6 +219,21 @@ static int find_in_default_files(const struct credential_subject *subject, struc
 
         *ret = (struct credential) {};
         return 0;
+}
+
+int credential_files(const struct credential_options *options, char *ret[CREDENTIAL_FILES_MAX], struct error *e)
+{
+        const char *file = options->authfile ? options->authfile : environment("REGISTRY_AUTH_FILE");
+        struct default_files files = {};
+        int r;
+
+        if (file)
+                r = set_path(&files.paths[0], strdup(file), e);
+        else
+                r = default_files_locate(&files, e);
+        for (size_t i = 0; i < CREDENTIAL_FILES_MAX; i++)
+                ret[i] = files.paths[i];
+        return r;
 }
 
 static int find_in_files(const struct credential_options *options, const struct credential_subject *subject,

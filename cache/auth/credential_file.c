@@ -289,6 +289,7 @@ static int find_in_document(const char *path, const struct json *root, const str
 /* *ret stays NULL for an empty file. */
 static int read_document(const char *path, struct json **ret, struct error *e)
 {
+        struct broker *broker = credential_broker();
         struct buf text = {};
         int r;
 
@@ -296,7 +297,8 @@ static int read_document(const char *path, struct json **ret, struct error *e)
         r = buf_reserve(&text, 2 * CREDENTIAL_FILE_MAX);
         if (r < 0)
                 return error_oom(e);
-        r = file_read(AT_FDCWD, path, CREDENTIAL_FILE_MAX, &text, e);
+        r = broker ? broker_read_file(broker, path, &text, e)
+                   : file_read(AT_FDCWD, path, CREDENTIAL_FILE_MAX, &text, e);
         if (r == 0 && text.len > 0) {
                 r = json_parse(text.data, text.len, ret, e);
                 if (r < 0)

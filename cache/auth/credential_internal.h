@@ -4,6 +4,7 @@
 /* The parts of the search for a credential: one file, one helper program. In all three, finding nothing is success with
  * an anonymous credential. */
 
+#include "regfs/broker.h"
 #include "regfs/credential.h"
 #include "regfs/json.h"
 
@@ -30,6 +31,14 @@ int credential_file_find(const char *path, bool may_be_absent, const struct cred
  * program itself always reaped. Standard output is never quoted when it may hold a secret. */
 int credential_process_get(const char *name, const char *server, uint64_t limit_ms, struct credential *ret,
                            struct error *e);
+
+/* The running alone, in this process: *RET gets what the program wrote, whatever its status. REQUESTER is the write end
+ * of a pipe, or -1: once nobody reads it any more the helper is killed, and this returns -ECANCELED. */
+int credential_process_run(const char *name, const char *server, uint64_t limit_ms, int requester,
+                           struct helper_output *ret, struct error *e);
+
+/* What credential_use_broker set. */
+struct broker *credential_broker(void);
 
 /* json_free for a document with secrets: overwrites all its strings first. */
 struct json *secret_json_free(struct json *root);

@@ -13,6 +13,7 @@
 #include "credential_internal.h"
 #include "quote.h"
 
+#include "regfs/broker.h"
 #include "regfs/text.h"
 #include "regfs/thread.h"
 
@@ -37,7 +38,8 @@ struct helper {
         deadline_t deadline;
         pid_t pid; /* 0 when there is nothing to reap */
         int pidfd;
-        int status; /* of waitpid */
+        int requester; /* a pipe: nobody wants the answer any more when its other end is closed; or -1 */
+        int status;    /* of waitpid */
         struct capture out, err;
 };
 
@@ -245,6 +247,7 @@ static int collect(struct helper *h)
                         { .fd = h->out.fd, .events = POLLIN },
                         { .fd = h->err.fd, .events = POLLIN },
                         { .fd = h->pidfd, .events = POLLIN },
+                        { .fd = h->requester }, /* POLLERR */
                 };
                 uint64_t left = deadline_left(h->deadline);
 
@@ -264,6 +267,8 @@ static int collect(struct helper *h)
                         return r;
                 if (fds[2].revents != 0)
                         return 0;
+                if (fds[3].revents != 0)
+                        return -ECANCELED;
         }
 }
 
@@ -367,27 +372,75 @@ static int parse_answer(const struct helper *h, struct credential *ret)
         return 0;
 }
 
+/* The name comes from a file: it may choose among the programs in $PATH, not beyond. */
+static int name_program(struct helper *h, const char *name)
+{
+        if (name[0] == '\0' || strchr(name, '/'))
+                return error_set(h->e, ERROR_DENIED, EACCES, "\"%s\" is no name of a credential helper", name);
+        h->program = str_printf("docker-credential-%s", name);
+        return h->program ? 0 : error_oom(h->e);
+}
+
+static void capture_move(struct capture *c, struct buf *ret)
+{
+        *ret = (struct buf) { .data = steal_ptr(c->data), .len = c->len, .allocated = c->max + 1 };
+}
+
+static void capture_take(struct capture *c, struct buf *b)
+{
+        c->len = b->len;
+        c->max = b->allocated - 1;
+        c->data = steal_ptr(b->data);
+        *b = (struct buf) { 0 };
+}
+
+#define HELPER_INIT(for_server, limit, error)                                                                          \
+        {                                                                                                              \
+                .server = (for_server), .e = (error), .limit_ms = (limit), .pidfd = -1, .requester = -1, .out.fd = -1, \
+                .err.fd = -1,                                                                                          \
+        }
+
+int credential_process_run(const char *name, const char *server, uint64_t limit_ms, int requester,
+                           struct helper_output *ret, struct error *e)
+{
+        _cleanup_(helper_clear) struct helper h = HELPER_INIT(server, limit_ms, e);
+        int r;
+
+        h.requester = requester;
+        r = name_program(&h, name);
+        if (r == 0)
+                r = run(&h);
+        if (r < 0)
+                return r;
+        ret->status = h.status;
+        capture_move(&h.out, &ret->out);
+        capture_move(&h.err, &ret->err);
+        return 0;
+}
+
+static int run_by_broker(struct helper *h, struct broker *b, const char *name)
+{
+        struct helper_output o = { 0 };
+        int r = broker_run_helper(b, name, h->server, h->limit_ms, &o, h->e);
+
+        if (r < 0)
+                return r;
+        h->status = o.status;
+        capture_take(&h->out, &o.out);
+        capture_take(&h->err, &o.err);
+        return 0;
+}
+
 int credential_process_get(const char *name, const char *server, uint64_t limit_ms, struct credential *ret,
                            struct error *e)
 {
-        _cleanup_(helper_clear) struct helper h = {
-                .server = server,
-                .e = e,
-                .limit_ms = limit_ms,
-                .pidfd = -1,
-                .out.fd = -1,
-                .err.fd = -1,
-        };
+        _cleanup_(helper_clear) struct helper h = HELPER_INIT(server, limit_ms, e);
+        struct broker *broker = credential_broker();
         int r;
 
-        /* The name comes from a file: it may choose among the programs in $PATH, not beyond. */
-        if (name[0] == '\0' || strchr(name, '/'))
-                return error_set(e, ERROR_DENIED, EACCES, "\"%s\" is no name of a credential helper", name);
-        h.program = str_printf("docker-credential-%s", name);
-        if (!h.program)
-                return error_oom(e);
-
-        r = run(&h);
+        r = name_program(&h, name);
+        if (r == 0)
+                r = broker ? run_by_broker(&h, broker, name) : run(&h);
         if (r < 0)
                 return r;
         if (says_not_found(&h)) {

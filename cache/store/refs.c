@@ -13,7 +13,6 @@
 #define REF_MAX 1024
 #define REF_COMPONENT_MAX 140
 #define REF_COMPONENT_KEEP 64
-#define REF_FILE_MAX 256
 
 /* OUT has room for 3 N + 1 bytes. */
 static void escape(const char *s, size_t n, char *out)
@@ -77,8 +76,7 @@ static int ref_path(const char *name, char out[STORE_PATH_MAX], struct error *e)
         return 0;
 }
 
-/* "<digest> <unix time>\n" */
-static int parse_ref(char *text, size_t length, struct digest *ret, int64_t *ret_time)
+int store_parse_ref(char *text, size_t length, struct digest *ret, int64_t *ret_time)
 {
         char *space = memchr(text, ' ', length);
         uint64_t when = 0;
@@ -109,14 +107,14 @@ static int get_ref(struct store *s, const char *name, const char *path, struct d
         /* Nothing in it is checked by a digest. */
         if (s->lower && fd < 0)
                 return error_errno(e, -fd, "store %s: %s", s->path, path);
-        r = file_read(s->fd, path, REF_FILE_MAX, &b, e);
+        r = file_read(s->fd, path, STORE_REF_MAX, &b, e);
         if (r == -ENOENT)
                 return error_set(e, ERROR_NOT_FOUND, ENOENT, "store %s: %s was never resolved", s->path, name);
         if (r < 0 && r != -EFBIG) {
                 error_prefix(e, "store %s", s->path);
                 return r;
         }
-        if (r == -EFBIG || b.len == 0 || parse_ref(b.data, b.len, &digest, &when) < 0) {
+        if (r == -EFBIG || b.len == 0 || store_parse_ref(b.data, b.len, &digest, &when) < 0) {
                 log_warning("store %s: %s: damaged, counts as absent", s->path, path);
                 return error_set(e, ERROR_NOT_FOUND, ENOENT, "store %s: %s: damaged", s->path, path);
         }

@@ -19,7 +19,7 @@ uint64_t store_disk_room(int fd)
 
         if (fstatvfs(fd, &v) < 0 || v.f_blocks == 0)
                 return UINT64_MAX; /* a filesystem that doesn't say */
-        reserve = v.f_blocks / 20 + 1;
+        reserve = v.f_blocks / STORE_RESERVE_PART + 1;
         return v.f_bavail > reserve ? (v.f_bavail - reserve) * v.f_frsize : 0;
 }
 

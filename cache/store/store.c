@@ -18,6 +18,7 @@
 #define LEFTOVER_AGE (24 * 60 * 60)
 #define TREE_DEPTH_MAX 16
 #define KEY_MAX 129
+#define MOVE_ATTEMPTS 8
 
 /* ---- open ---- */
 
@@ -290,16 +291,18 @@ static int make_parents(struct store *s, const char *path)
 
 int store_move(struct store *s, const char *from, const char *to)
 {
-        int r;
+        /* Somebody who prunes may remove the parents once more while they are empty. */
+        for (unsigned attempt = 0;; attempt++) {
+                int r;
 
-        if (renameat(s->fd, from, s->fd, to) == 0)
-                return 0;
-        if (errno != ENOENT)
-                return -errno;
-        r = make_parents(s, to);
-        if (r < 0)
-                return r;
-        return renameat(s->fd, from, s->fd, to) < 0 ? -errno : 0;
+                if (renameat(s->fd, from, s->fd, to) == 0)
+                        return 0;
+                if (errno != ENOENT || attempt == MOVE_ATTEMPTS)
+                        return -errno;
+                r = make_parents(s, to);
+                if (r < 0 && r != -ENOENT)
+                        return r;
+        }
 }
 
 static int remove_tree(int at, const char *name, unsigned depth)

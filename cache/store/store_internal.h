@@ -98,6 +98,14 @@ int store_put_file(struct store *s, const char *path, const void *data, size_t n
 /* Removes a file, or a directory with all that is in it. What is gone already is fine. Returns 0 or -errno. */
 int store_remove_tree(int at, const char *name);
 
+/* ---- refs (refs.c) ---- */
+
+/* A ref's file is shorter. */
+#define STORE_REF_MAX 256
+
+/* "<digest> <unix time>\n"; TEXT, of LENGTH bytes (at least 1) and a NUL, is cut in pieces. Returns 0 or -EBADMSG. */
+int store_parse_ref(char *text, size_t length, struct digest *ret, int64_t *ret_time);
+
 /* ---- other stores (lower.c) ---- */
 
 /* Closes what was added. */
@@ -168,6 +176,9 @@ int store_lock(struct store *s, int fd, short type, uint64_t offset, uint64_t le
 int store_lock_run(struct store *s, int fd, uint64_t offset, uint64_t length, uint64_t *ret_length);
 
 /* ---- room (sparse.c) ---- */
+
+/* So much of a disk is left free: one part of twenty. */
+#define STORE_RESERVE_PART 20
 
 /* Takes N bytes from the room on the disk that holds FD. Returns 0; -ENOSPC when only the last 5 % are left; -EDQUOT when
  * the store's limit is reached. */

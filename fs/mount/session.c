@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -20,6 +21,8 @@ struct session {
         struct ops_state state;
         struct fuse_session *fuse;
         char *directory;
+        int (*unmount)(void *context, struct error *e);
+        void *unmount_context;
         bool mounted;
         bool signals;
 };
@@ -144,12 +147,48 @@ int mountpoint_check(const char *directory, char **ret_absolute, struct error *e
 
 /* ---- the session ---- */
 
+/* libfuse unmounts unless the kernel says that the mount has gone, with a call or a program that this process may not
+ * make. Then it is given a descriptor that looks the same: the end of a pipe that nobody reads. It takes the device's
+ * place, which is closed by that, so that an unmounting that failed leaves no reader waiting. */
+static void forget_mount(struct session *s)
+{
+        int ends[2];
+
+        if (pipe2(ends, O_CLOEXEC) < 0)
+                return;
+        close(ends[0]);
+        (void) dup3(ends[1], fuse_session_fd(s->fuse), O_CLOEXEC);
+        close(ends[1]);
+}
+
+static bool is_gone(const struct session *s)
+{
+        struct pollfd device = { .fd = fuse_session_fd(s->fuse) };
+
+        return poll(&device, 1, 0) == 1 && (device.revents & POLLERR);
+}
+
+static int unmount(struct session *s, struct error *e)
+{
+        int r = 0;
+
+        if (s->unmount && !is_gone(s)) {
+                r = s->unmount(s->unmount_context, e);
+                forget_mount(s);
+        }
+        fuse_session_unmount(s->fuse);
+        s->mounted = false;
+        return r;
+}
+
 struct session *session_free(struct session *s)
 {
+        struct error e = ERROR_INIT;
+
         if (!s)
                 return NULL;
-        if (s->mounted)
-                fuse_session_unmount(s->fuse);
+        if (s->mounted && unmount(s, &e) < 0)
+                log_error("%s", e.message);
         if (s->state.pending)
                 ops_state_drain(&s->state);
         if (s->signals)
@@ -205,6 +244,8 @@ int session_mount(struct image *image, const struct session_options *options, st
         if (r < 0)
                 return error_oom(e);
         s->state.prefetch = options->prefetch;
+        s->unmount = options->unmount;
+        s->unmount_context = options->unmount_context;
         s->directory = strdup(options->directory);
         if (!s->directory)
                 return error_oom(e);
@@ -247,11 +288,16 @@ int session_run(struct session *s, struct error *e)
         fuse_loop_cfg_destroy(config);
 
         image_log_stats(s->state.image);
-        fuse_session_unmount(s->fuse);
-        s->mounted = false;
         /* A positive value is the signal that ended the loop: that is how a session is meant to end. */
-        if (r < 0)
+        if (r < 0) {
+                (void) unmount(s, NULL);
                 return error_set(e, ERROR_OTHER, -r, "%s: FUSE: %s", s->directory, strerror(-r));
+        }
+        r = unmount(s, e);
+        if (r < 0) {
+                log_error("%s", e->message);
+                return r;
+        }
         log_info("%s: unmounted", s->directory);
         return 0;
 }

@@ -29,6 +29,8 @@ int credential_parse(const char *s, struct credential *ret, struct error *e);
  * per process): fit for a map key and for logs. The caller frees; NULL when out of memory. */
 char *credential_identity(const struct credential *c);
 
+struct broker;
+
 struct credential_options {
         const char *creds;    /* --creds, or NULL; taken for any host: leave it out for all but the reference's own */
         const char *authfile; /* --authfile, or NULL: $REGISTRY_AUTH_FILE, then the default files */
@@ -45,3 +47,12 @@ struct credential_options {
  * Returns 0 or -errno with E (kind DENIED for a failing helper). */
 int credential_find(const struct credential_options *options, const char *host, const char *repository,
                     struct credential *ret, struct error *e);
+
+/* The files in which credential_find may look, in its order: at most as many, NULL where there is no such place. The
+ * caller frees each, also those of a call that failed. */
+#define CREDENTIAL_FILES_MAX 3
+int credential_files(const struct credential_options *options, char *ret[CREDENTIAL_FILES_MAX], struct error *e);
+
+/* From now on credential_find has BROKER (broker.h) read files and run helpers; NULL: it does so itself again. BROKER is
+ * borrowed. Nobody may be inside of credential_find. */
+void credential_use_broker(struct broker *broker);

@@ -15,6 +15,9 @@ struct session_options {
         const char *directory;     /* absolute */
         struct prefetch *prefetch; /* that the mount tells about; borrowed; or NULL */
         const char *fuse_options;  /* "allow_other,default_permissions,…": handed to libfuse; or NULL */
+        /* Unmounts in the place of libfuse, which may not any more in a process that is confined; or NULL. */
+        int (*unmount)(void *context, struct error *e);
+        void *unmount_context;
 };
 
 /* Checks that DIRECTORY can be mounted on, before anything is fetched: it exists, is a directory, nothing is mounted
