@@ -17,8 +17,8 @@ int command_mounts(int argc, char **argv);
 int command_index(int argc, char **argv);
 int command_inspect(int argc, char **argv);
 int command_verify(int argc, char **argv);
-int command_cache(int argc, char **argv);
 int command_pull(int argc, char **argv);
+int command_cache(int argc, char **argv);
 
 /* Commands that open an image. */
 enum command {

@@ -121,8 +121,8 @@ static int tell_ready(struct server *s)
 static int serve(struct server *s, struct error *e)
 {
         struct session_options session_options = { .directory = s->directory, .fuse_options = s->options->fuse.data };
-        const char *what = s->options->prefetch;
         _cleanup_(confinement_end_ptr) struct confinement *confinement = NULL;
+        const char *what = s->options->prefetch;
         _cleanup_(image_close_ptr) struct image *image = NULL;
         _cleanup_(prefetch_free_ptr) struct prefetch *prefetch = NULL;
         _cleanup_(session_free_ptr) struct session *session = NULL;

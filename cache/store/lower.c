@@ -89,13 +89,13 @@ static bool is_out_of_reach(int r)
 /* Stands in the place of one's own store: has nothing and takes nothing. */
 static int open_none(struct store **ret, struct error *e)
 {
-        _cleanup_(store_close_ptr) struct store *s = new_read_only("(none)");
+        _cleanup_(store_close_ptr) struct store *s = new_read_only("/(none)");
 
         if (!s)
                 return error_oom(e);
         s->owner = geteuid();
         /* A directory in which none of a store's names can ever be. */
-        s->fd = open("/proc/self/fdinfo", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        s->fd = open("/proc/self/fdinfo", O_PATH | O_DIRECTORY | O_CLOEXEC);
         if (s->fd < 0)
                 return error_errno(e, errno, "/proc/self/fdinfo");
         *ret = steal_ptr(s);

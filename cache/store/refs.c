@@ -76,7 +76,6 @@ static int ref_path(const char *name, char out[STORE_PATH_MAX], struct error *e)
         return 0;
 }
 
-/* "<digest> <unix time>\n" */
 int store_parse_ref(char *text, size_t length, struct digest *ret, int64_t *ret_time)
 {
         char *space = memchr(text, ' ', length);

@@ -98,13 +98,14 @@ int store_put_file(struct store *s, const char *path, const void *data, size_t n
 /* Removes a file, or a directory with all that is in it. What is gone already is fine. Returns 0 or -errno. */
 int store_remove_tree(int at, const char *name);
 
-/* ---- refs (store.c) ---- */
+/* ---- refs (refs.c) ---- */
 
 /* A ref's file is shorter. */
 #define STORE_REF_MAX 256
 
 /* "<digest> <unix time>\n"; TEXT, of LENGTH bytes (at least 1) and a NUL, is cut in pieces. Returns 0 or -EBADMSG. */
 int store_parse_ref(char *text, size_t length, struct digest *ret, int64_t *ret_time);
+
 /* ---- other stores (lower.c) ---- */
 
 /* Closes what was added. */

@@ -246,9 +246,9 @@ int session_mount(struct image *image, const struct session_options *options, st
         r = ops_state_init(&s->state, image);
         if (r < 0)
                 return error_oom(e);
+        s->state.prefetch = options->prefetch;
         s->unmount = options->unmount;
         s->unmount_context = options->unmount_context;
-        s->state.prefetch = options->prefetch;
         s->directory = strdup(options->directory);
         if (!s->directory)
                 return error_oom(e);
