@@ -20,11 +20,13 @@ static const struct {
         const char *name;
         int error;
 } kinds[FAULT_KINDS] = {
-        [FAULT_NONE] = { "none", 0 },          [FAULT_ALLOC] = { "alloc", ENOMEM }, [FAULT_OPEN] = { "open", EMFILE },
-        [FAULT_WRITE] = { "write", ENOSPC },   [FAULT_SPACE] = { "space", ENOSPC }, [FAULT_SYNC] = { "sync", EIO },
-        [FAULT_RENAME] = { "rename", EIO },    [FAULT_MKDIR] = { "mkdir", ENOSPC }, [FAULT_MAP] = { "map", ENOMEM },
-        [FAULT_READ] = { "read", EIO },        [FAULT_STAT] = { "stat", EIO },      [FAULT_LOCK] = { "lock", ENOLCK },
-        [FAULT_THREAD] = { "thread", EAGAIN },
+        [FAULT_NONE] = { "none", 0 },          [FAULT_ALLOC] = { "alloc", ENOMEM },
+        [FAULT_OPEN] = { "open", EMFILE },     [FAULT_WRITE] = { "write", ENOSPC },
+        [FAULT_SPACE] = { "space", ENOSPC },   [FAULT_SYNC] = { "sync", EIO },
+        [FAULT_RENAME] = { "rename", EIO },    [FAULT_MKDIR] = { "mkdir", ENOSPC },
+        [FAULT_MAP] = { "map", ENOMEM },       [FAULT_READ] = { "read", EIO },
+        [FAULT_STAT] = { "stat", EIO },        [FAULT_LOCK] = { "lock", ENOLCK },
+        [FAULT_THREAD] = { "thread", EAGAIN }, [FAULT_LIBRARY] = { "library", ENOMEM },
 };
 
 const char *fault_name(enum fault_kind kind)
@@ -84,6 +86,23 @@ static bool fails(enum fault_kind kind)
                 stack_depth = backtrace(stack, ELEMENTSOF(stack));
         errno = kinds[kind].error;
         return true;
+}
+
+/* This thread is in an allocation of libregfs or of the test. */
+static _Thread_local unsigned in_ours;
+
+/* CALL, which no library makes. */
+#define OURS(call)                              \
+        ({                                      \
+                in_ours++;                      \
+                __typeof__(call) _got = (call); \
+                in_ours--;                      \
+                _got;                           \
+        })
+
+bool fault_in_library(void)
+{
+        return in_ours == 0 && fails(FAULT_LIBRARY);
 }
 
 /* ---- what is out ---- */
@@ -215,12 +234,12 @@ void account_print(void)
 
 WRAP(void *, malloc, size_t n)
 {
-        return fails(FAULT_ALLOC) ? NULL : enter(__real_malloc(n), n, CALLER);
+        return fails(FAULT_ALLOC) ? NULL : enter(OURS(__real_malloc(n)), n, CALLER);
 }
 
 WRAP(void *, calloc, size_t count, size_t n)
 {
-        return fails(FAULT_ALLOC) ? NULL : enter(__real_calloc(count, n), count * n, CALLER);
+        return fails(FAULT_ALLOC) ? NULL : enter(OURS(__real_calloc(count, n)), count * n, CALLER);
 }
 
 WRAP(void, free, void *p)
@@ -236,18 +255,18 @@ WRAP(void *, realloc, void *p, size_t n)
         if (fails(FAULT_ALLOC))
                 return NULL;
         leave(p);
-        moved = __real_realloc(p, n);
+        moved = OURS(__real_realloc(p, n));
         return enter(moved ? moved : n > 0 ? p : NULL, n, CALLER) == moved ? moved : NULL;
 }
 
 WRAP(char *, strdup, const char *s)
 {
-        return fails(FAULT_ALLOC) ? NULL : enter(__real_strdup(s), strlen(s) + 1, CALLER);
+        return fails(FAULT_ALLOC) ? NULL : enter(OURS(__real_strdup(s)), strlen(s) + 1, CALLER);
 }
 
 WRAP(char *, strndup, const char *s, size_t n)
 {
-        return fails(FAULT_ALLOC) ? NULL : enter(__real_strndup(s, n), n, CALLER);
+        return fails(FAULT_ALLOC) ? NULL : enter(OURS(__real_strndup(s, n)), n, CALLER);
 }
 
 WRAP(int, vasprintf, char **ret, const char *format, va_list arguments)

@@ -209,12 +209,19 @@ static int remove_content(const char *path, const struct stat *st _unused_, int 
         return strcmp(name, "content") == 0 || strcmp(name, "map") == 0 ? unlink(path) : 0;
 }
 
+/* What could not be opened or listed, or named for want of memory, could not be removed either: that is for a later
+ * start, when it is old. */
+static bool is_excused(void)
+{
+        return kind == FAULT_OPEN || kind == FAULT_ALLOC || kind == FAULT_LIBRARY;
+}
+
 static size_t strays;
 
 static int count_stray(const char *path, const struct stat *st _unused_, int type _unused_, struct FTW *ftw)
 {
         strays += ftw->level > 0;
-        if (ftw->level == 1 && kind != FAULT_OPEN && kind != FAULT_ALLOC)
+        if (ftw->level == 1 && !is_excused())
                 fprintf(stderr, "left behind: %s\n", path);
         return 0;
 }
@@ -258,12 +265,11 @@ static void begin_store(void)
                 (void) nftw(layout->store, remove_content, 16, FTW_PHYS);
 }
 
-/* What could not be opened or listed could not be removed either: that is for a later start, when it is old. */
 static void expect_no_strays(void)
 {
         strays = 0;
         (void) nftw(store_tmp(), count_stray, 16, FTW_PHYS);
-        if (strays > 0 && kind != FAULT_OPEN && kind != FAULT_ALLOC)
+        if (strays > 0 && !is_excused())
                 blame("%zu leftovers in the store", strays);
 }
 
