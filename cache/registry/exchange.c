@@ -87,14 +87,10 @@ static bool speaks_plain_http(struct client *c, const struct endpoint *endpoint)
 /* An insecure registry that does not answer with TLS is tried in plain http; the next attempt is one with TLS again. */
 static bool fall_back_to_plain(struct exchange *x)
 {
-        bool tried = x->plain;
-
-        x->plain = false;
-        if (tried || is_external(x) || x->elsewhere || !endpoint_of(x)->insecure ||
-            speaks_plain_http(x->source->client, endpoint_of(x)))
-                return false;
-        x->plain = true;
-        return true;
+        /* Others may have found out in the meantime that it speaks plain http: what counts is how it was asked. */
+        x->plain =
+                !is_external(x) && !x->elsewhere && endpoint_of(x)->insecure && x->url && str_after(x->url, "https://");
+        return x->plain;
 }
 
 /* The endpoint has answered in plain http: it is asked so from now on. Not remembering it costs a request, no more. */
