@@ -247,14 +247,6 @@ static uint64_t pause_ms(unsigned attempts)
         return pause * 3 / 4 + (uint64_t) now.tv_nsec / 1000 % (pause / 2 + 1);
 }
 
-static void sleep_for(uint64_t ms)
-{
-        struct timespec t = { .tv_sec = (time_t) (ms / 1000), .tv_nsec = (long) (ms % 1000) * 1000000 };
-
-        while (clock_nanosleep(CLOCK_MONOTONIC, 0, &t, &t) == EINTR)
-                ;
-}
-
 static size_t open_places(const struct exchange *x)
 {
         size_t n = 0;
@@ -297,7 +289,7 @@ static int try_again(struct exchange *x, uint64_t retry_after, deadline_t deadli
                 return error_prefix(e, "%s: gave up after %u attempts", x->source->source.name, x->attempts);
         log_debug("%s: trying again in %ju ms (attempt %u)", e->message, (uintmax_t) pause, x->attempts + 1);
         move_to(x, next);
-        sleep_for(pause);
+        http_pause(x->source->client->http, pause);
         return 0;
 }
 
