@@ -143,6 +143,7 @@ struct exchange {
         unsigned hops;
         unsigned status;    /* of the last request's answer; 0: none */
         unsigned attempts;  /* failures that may go away, so far */
+        bool contradicted;  /* an answer was none to the request; another one is no longer put down to chance */
         struct error cause; /* the last of them */
         struct authorization authorization;
         bool refused_elsewhere; /* a redirect's target has been asked with a token of its own */

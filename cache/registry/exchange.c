@@ -321,6 +321,10 @@ int exchange_failed(struct exchange *x, deadline_t deadline, struct error *e)
         if ((e->code == EPROTO || e->code == ECONNREFUSED) && fall_back_to_plain(x))
                 return 0;
         x->plain = false;
+        if (e->code == EBADMSG && !x->contradicted) {
+                x->contradicted = true;
+                return try_again(x, UINT64_MAX, deadline, e);
+        }
         if (e->code == EAGAIN || http_error_is_transient(e))
                 return try_again(x, retry_after, deadline, e);
         return give_up_place(x, e);
