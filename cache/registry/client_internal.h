@@ -45,7 +45,8 @@ struct registry_source {
         struct client *client;
         struct reference reference;
         struct endpoints endpoints;
-        atomic_size_t current; /* the endpoint that served last */
+        atomic_size_t current;        /* the endpoint that served last */
+        atomic_uint_fast64_t doubted; /* bit per endpoint that sent wrong bytes: asked first no more */
 };
 
 /* ---- client.c ---- */

@@ -68,6 +68,21 @@ static size_t next_place(const struct exchange *x, size_t from)
         return SIZE_MAX;
 }
 
+/* Where to begin: where the last answer came from, unless that was wrong. */
+static size_t first_place(const struct exchange *x)
+{
+        uint64_t doubted = x->kind == REQUEST_BLOB ? atomic_load(&x->source->doubted) : 0;
+        size_t own = x->source->endpoints.count, first = next_place(x, atomic_load(&x->source->current));
+
+        for (size_t k = 0; first < own && k < own; k++) {
+                size_t place = (first + k) % own;
+
+                if (may_ask(x, place) && !(doubted & (uint64_t) 1 << place))
+                        return place;
+        }
+        return first;
+}
+
 /* ---- the url ---- */
 
 static bool speaks_plain_http(struct client *c, const struct endpoint *endpoint)
@@ -209,7 +224,7 @@ static int send_request(struct exchange *x, deadline_t deadline, struct error *e
 int exchange_begin(struct exchange *x, const char *target, deadline_t deadline, struct error *e)
 {
         if (x->attempts == 0 && !x->url && x->given_up == 0) {
-                size_t first = next_place(x, atomic_load(&x->source->current));
+                size_t first = first_place(x);
 
                 if (first == SIZE_MAX)
                         return error_set(e, ERROR_USAGE, EINVAL, "%s: no endpoint may be asked for it",
