@@ -18,6 +18,9 @@ struct image *image_close(struct image *i)
         if (!i)
                 return NULL;
 
+        /* Nobody waits for what is on its way; flights end at once. */
+        if (i->http)
+                http_stop(i->http);
         for (size_t k = 0; k < i->layer_count; k++) {
                 struct image_layer *l = &i->layers[k];
 

@@ -45,7 +45,8 @@ struct registry_source {
         struct client *client;
         struct reference reference;
         struct endpoints endpoints;
-        atomic_size_t current; /* the endpoint that served last */
+        atomic_size_t current;        /* the endpoint that served last */
+        atomic_uint_fast64_t doubted; /* bit per endpoint that sent wrong bytes: asked first no more */
 };
 
 /* ---- client.c ---- */
@@ -152,6 +153,7 @@ struct exchange {
         unsigned hops;
         unsigned status;    /* of the last request's answer; 0: none */
         unsigned attempts;  /* failures that may go away, so far */
+        bool contradicted;  /* an answer was none to the request; another one is no longer put down to chance */
         struct error cause; /* the last of them */
         struct authorization authorization;
         bool refused_elsewhere; /* a redirect's target has been asked with a token of its own */
