@@ -375,7 +375,14 @@ static int deliver_slice(void *context, const struct chunk *chunk, const uint8_t
 static int decode_slices(struct slices *s, struct error *e)
 {
         struct flight *flight = s->arrival->flight;
+        int r = 0;
 
+        /* A range that is opened behind one that was abandoned renews the buffer. From here on none is abandoned, so that
+         * the decoder's output stays where it is. */
+        if (!arrival_holds(s->arrival, s->unit.from, 1))
+                r = arrival_open(s->arrival, s->unit.from, s->end, e);
+        if (r < 0)
+                return r;
         return codec_decode_slices(flight->fetcher->options.table, chunk_row(flight, s->next), s->unit.end - s->next,
                                    feed_slices, s, arrival_out(s->arrival), deliver_slice, s, e);
 }

@@ -170,6 +170,7 @@ static int decompress(struct reception *c, const uint8_t *data, size_t n, struct
 
         while (in.pos < in.size) {
                 ZSTD_outBuffer out = { .dst = c->out, .size = ZSTD_DStreamOutSize() };
+                uint64_t max = c->import->toc_max ? c->import->toc_max : PUBLISHED_TOC_MAX;
                 size_t left;
                 int r;
 
@@ -179,9 +180,9 @@ static int decompress(struct reception *c, const uint8_t *data, size_t n, struct
                 if (ZSTD_isError(left))
                         return error_set(&c->why, ERROR_BAD_DATA, EBADMSG, "zstd: %s", ZSTD_getErrorName(left));
                 c->frame_ended = left == 0;
-                if (out.pos > PUBLISHED_TOC_MAX - c->written)
+                if (out.pos > max - c->written)
                         return error_set(&c->why, ERROR_BAD_DATA, EBADMSG, "more than %zu MiB, decompressed",
-                                         (size_t) (PUBLISHED_TOC_MAX / MIB));
+                                         (size_t) (max / MIB));
                 r = write_out(c, c->out, out.pos, e);
                 if (r < 0)
                         return r;

@@ -131,21 +131,16 @@ static int parse_line(char *line, struct mount_entry *m)
         return m->reference && m->digest && m->platform ? 1 : -ENOMEM;
 }
 
-int mount_table_read(struct mount_table *ret, struct error *e)
+int mount_table_parse(char *text, struct mount_table *ret, struct error *e)
 {
-        _cleanup_buf_ struct buf text = { 0 };
         struct mount_table t = { 0 };
         size_t allocated = 0;
         char *save = NULL;
-        int r;
 
-        r = file_read(AT_FDCWD, "/proc/self/mountinfo", MOUNT_TABLE_MAX, &text, e);
-        if (r < 0)
-                return r;
-        for (char *line = strtok_r(text.data, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+        for (char *line = text ? strtok_r(text, "\n", &save) : NULL; line; line = strtok_r(NULL, "\n", &save)) {
                 struct mount_entry m = { 0 };
+                int r = parse_line(line, &m);
 
-                r = parse_line(line, &m);
                 if (r == 1)
                         r = array_reserve(t.items, &allocated, t.count + 1);
                 else if (r == 0)
@@ -159,6 +154,14 @@ int mount_table_read(struct mount_table *ret, struct error *e)
         }
         *ret = t;
         return 0;
+}
+
+int mount_table_read(struct mount_table *ret, struct error *e)
+{
+        _cleanup_buf_ struct buf text = { 0 };
+        int r = file_read(AT_FDCWD, "/proc/self/mountinfo", MOUNT_TABLE_MAX, &text, e);
+
+        return r < 0 ? r : mount_table_parse(text.data, ret, e);
 }
 
 /* ---- unmounting ---- */

@@ -21,6 +21,8 @@ struct pass {
         struct hasher *whole;   /* of the blob */
         struct hasher *decoded; /* of its content, where the digest may be the diff_id of a compressed blob; or NULL */
         enum compression compression;
+        uint64_t content_free, content_max; /* what it may decode to: any layer, and this one */
+        uint64_t content;
 };
 
 static void pass_clear(struct pass *p)
@@ -41,11 +43,33 @@ static int hash_failed(struct pass *p, int r, struct error *e)
 
 /* ---- from the scan ---- */
 
+static void bound_content(struct pass *p)
+{
+        const struct index_options *o = p->options;
+
+        p->content_free = o->content_free ? o->content_free : INDEX_CONTENT_FREE;
+        if (__builtin_mul_overflow(o->blob->size, INDEX_RATIO_MAX, &p->content_max))
+                p->content_max = UINT64_MAX;
+        p->content_max = MAX(p->content_max, p->content_free);
+}
+
+static int check_bound(struct pass *p, size_t n, struct error *e)
+{
+        if (n > p->content_max - p->content)
+                return error_set(e, ERROR_BAD_DATA, EBADMSG,
+                                 "%s: the layer decodes to more than %ju bytes and more than %d times its size",
+                                 p->options->blob->name, (uintmax_t) p->content_free, INDEX_RATIO_MAX);
+        p->content += n;
+        return 0;
+}
+
 static int on_output(void *context, const uint8_t *data, size_t n, struct error *e)
 {
         struct pass *p = context;
-        int r;
+        int r = check_bound(p, n, e);
 
+        if (r < 0)
+                return r;
         if (p->decoded) {
                 r = hasher_update(p->decoded, data, n);
                 if (r < 0)
@@ -210,6 +234,7 @@ static int read_layer(const struct index_options *options, bool *ret_verified, s
         _cleanup_(pass_clear) struct pass p = { .options = options };
         int r;
 
+        bound_content(&p);
         p.whole = hasher_new(options->blob->digest.algorithm);
         if (!p.whole || layer_tree_new(&p.tree) < 0 || tar_scanner_new(on_entry, &p, &p.tar) < 0)
                 return error_oom(e);

@@ -196,6 +196,11 @@ char *referrers_tag(const struct digest *subject, char *out);
 int source_blob_read(struct source *s, const struct descriptor *descriptor, struct pool *pool, size_t max,
                      deadline_t deadline, struct buf *ret, struct error *e);
 
+/* The image REF of a registry that is not asked, because the user said so: everything that would be, manifests, blobs,
+ * bytes of a blob, is an error (NOT_FOUND) that names it and says that it is not in the store. */
+struct reference;
+int offline_source_new(const struct reference *ref, struct source **ret, struct error *e);
+
 /* oci:DIR[:TAG]. Reads index.json. Which manifest is meant is decided when somebody asks for it (resolve, manifest of
  * digest NULL): without a tag there must be one image then. Blobs are files. */
 int layout_source_new(const char *directory, const char *tag, struct source **ret, struct error *e);

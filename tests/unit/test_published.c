@@ -414,6 +414,32 @@ static void a_table_with_bad_rows_is_refused(void **state)
         expect_refused(&s, &data, -EBADMSG, "chunk");
 }
 
+static void a_table_that_decodes_to_too_much_is_refused(void **state)
+{
+        _cleanup_sample_ struct sample s = sample_make(*state, "upper.tar.gz");
+        _cleanup_free_ uint8_t *zeros = calloc(1, 2 * MIB);
+        _cleanup_buf_ struct buf data = compressed(zeros, 2 * MIB);
+        struct fake_source f = { .source = { .ops = &fake_ops }, .data = &data };
+        struct descriptor table = { .size = data.len };
+        const struct published_import import = {
+                .source = &f.source,
+                .table = &table,
+                .format = PUBLISHED_REGFS,
+                .layer = &s.layer->blob,
+                .kind = "regfs-1",
+                .pool = s.bench->pool,
+                .store = s.bench->store,
+                .timeout_ms = 1000,
+                .toc_max = MIB,
+        };
+        struct error e = ERROR_INIT;
+
+        assert_int_equal(digest_of(DIGEST_SHA256, data.data, data.len, &table.digest), 0);
+        assert_int_equal(published_import(&import, &e), -EBADMSG);
+        if (!strstr(e.message, "more than 1 MiB, decompressed"))
+                fail_msg("%s", e.message);
+}
+
 static void a_table_past_its_bound_is_not_asked_for(void **state)
 {
         _cleanup_sample_ struct sample s = sample_make(*state, "upper.tar.gz");
@@ -453,6 +479,7 @@ int main(void)
                 bench_test(a_damaged_table_is_refused),
                 bench_test(a_table_with_bad_rows_is_refused),
                 bench_test(a_table_past_its_bound_is_not_asked_for),
+                bench_test(a_table_that_decodes_to_too_much_is_refused),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
