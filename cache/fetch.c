@@ -286,6 +286,8 @@ void fetch_chunks_failed(struct flight *flight, size_t first, size_t end, int re
         mutex_lock(&f->lock);
         w = take_wants(f, flight, first, end);
         f->stats.failures += end - first;
+        if (f->filling && f->filling->code == 0)
+                *f->filling = *e;
         mutex_unlock(&f->lock);
         while (w) {
                 struct want *next = w->next;
@@ -357,7 +359,7 @@ void fetch_flight_done(struct flight *flight)
         free(flight);
         mutex_lock(&f->lock);
         f->active--;
-        if (f->active == 0)
+        if (f->active == 0 || f->filling)
                 cond_broadcast(&f->idle);
         mutex_unlock(&f->lock);
 }

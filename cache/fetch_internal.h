@@ -49,10 +49,11 @@ struct fetcher {
         struct mark marks[STREAM_COUNT]; /* of the streams */
         size_t stream_turn GUARDED_BY(lock);
         struct fetch_stats stats GUARDED_BY(lock);
-        bool keeps_nothing GUARDED_BY(lock); /* the last chunk could not be stored */
-        bool failure_told GUARDED_BY(lock);  /* … and the log says why */
-        bool recovery_told GUARDED_BY(lock); /* the log says that the table is wrong */
-        bool closing GUARDED_BY(lock);       /* flights don't wait for other processes any more */
+        struct error *filling GUARDED_BY(lock); /* of a fetch_fill under way: gets what fails meanwhile; or NULL */
+        bool keeps_nothing GUARDED_BY(lock);    /* the last chunk could not be stored */
+        bool failure_told GUARDED_BY(lock);     /* … and the log says why */
+        bool recovery_told GUARDED_BY(lock);    /* the log says that the table is wrong */
+        bool closing GUARDED_BY(lock);          /* flights don't wait for other processes any more */
 };
 
 /* A part of a read waits for one chunk of a flight. Holds a reference on the read, which holds the part. */
@@ -89,6 +90,9 @@ struct span plan_unit(const struct chunk_table *t, size_t i);
 /* Enters a flight for chunk I, which a read up to LAST waits for, in the table, together with what is fetched along
  * with it. The caller submits it. NULL when out of memory. */
 struct flight *plan_demand(struct fetcher *f, size_t i, size_t last) REQUIRES(f->lock);
+
+/* Submits flights for what is absent of the chunks [first, end). Returns the bytes that they ask for. */
+uint64_t plan_rows(struct fetcher *f, size_t first, size_t end, enum priority priority) REQUIRES(f->lock);
 
 /* A reader has missed chunk FIRST, and flights up to NEXT were begun for it: fetches ahead of one that reads in
  * order. */

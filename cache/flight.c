@@ -276,6 +276,12 @@ static int try_chunk(struct arrival *a, const struct chunk *c, uint64_t end, str
         return r == 0 ? decode(a, c, e) : r;
 }
 
+/* Wrong bytes came after so many attempts to get others. A file may have been read while it was written: once. */
+static bool ask_anew(struct arrival *a, unsigned attempts)
+{
+        return attempts < MAX(blob_doubt(a->flight->fetcher->options.blob), 1U);
+}
+
 /* Chunk I out of the range that is arriving. Bytes that are wrong are asked for once more, in a request of their
  * own; that ends the common range, and the next unit begins another one for all that is left. Returns 0, or -errno
  * when nothing else comes either. */
@@ -288,7 +294,7 @@ static int fetch_chunk(struct arrival *a, size_t i, struct error *e)
         if (settled(a->flight, i, arrival_out(a)) || is_outside(a, c->blob_offset, c->blob_offset + c->blob_length))
                 return 0;
         r = try_chunk(a, c, a->rows.to, e);
-        if (r == -EBADMSG) {
+        for (unsigned attempt = 0; r == -EBADMSG && ask_anew(a, attempt); attempt++) {
                 log_warning("%s: fetched once more", e->message);
                 count_refetch(a->flight);
                 arrival_close(a);
@@ -369,7 +375,14 @@ static int deliver_slice(void *context, const struct chunk *chunk, const uint8_t
 static int decode_slices(struct slices *s, struct error *e)
 {
         struct flight *flight = s->arrival->flight;
+        int r = 0;
 
+        /* A range that is opened behind one that was abandoned renews the buffer. From here on none is abandoned, so that
+         * the decoder's output stays where it is. */
+        if (!arrival_holds(s->arrival, s->unit.from, 1))
+                r = arrival_open(s->arrival, s->unit.from, s->end, e);
+        if (r < 0)
+                return r;
         return codec_decode_slices(flight->fetcher->options.table, chunk_row(flight, s->next), s->unit.end - s->next,
                                    feed_slices, s, arrival_out(s->arrival), deliver_slice, s, e);
 }
@@ -385,7 +398,7 @@ static int fetch_slices(struct arrival *a, const struct span *unit, struct error
         if (s.next == unit->end || is_outside(a, unit->from, unit->to))
                 return 0;
         r = decode_slices(&s, e);
-        if (r == -EBADMSG) {
+        for (unsigned attempt = 0; r == -EBADMSG && ask_anew(a, attempt); attempt++) {
                 log_warning("%s: read once more", e->message);
                 count_refetch(a->flight);
                 s.again = true;

@@ -233,12 +233,13 @@ static struct flight *flight_new(struct fetcher *f, const struct span *s, size_t
         return flight;
 }
 
-/* Submits flights for what is absent of the chunks [first, end). Returns the bytes that they ask for. */
-static uint64_t fetch_rows(struct fetcher *f, size_t first, size_t end, enum priority priority) REQUIRES(f->lock)
+uint64_t plan_rows(struct fetcher *f, size_t first, size_t end, enum priority priority)
 {
         const struct chunk_table *t = f->options.table;
         uint64_t bytes = 0;
 
+        if (f->options.alone)
+                return 0;
         for (size_t i = first; i < end;) {
                 struct flight *flight;
                 struct window w;
@@ -292,7 +293,9 @@ struct flight *plan_demand(struct fetcher *f, size_t i, size_t last)
                         flight->distrusted = true;
                 return flight;
         }
-        if (f->keeps_nothing) {
+        if (f->options.alone) {
+                w = (struct window) { .begin = unit.from, .end = unit.from, .low = unit.first, .high = unit.end };
+        } else if (f->keeps_nothing) {
                 w = (struct window) { .begin = unit.from, .low = unit.first, .high = MAX(last + 1, unit.end) };
                 w.end = unit.from + FLIGHT_BLOB_MAX;
                 w.max = FLIGHT_BLOB_MAX;
@@ -310,7 +313,7 @@ struct flight *plan_demand(struct fetcher *f, size_t i, size_t last)
                 return NULL;
         f->asked += span_length(&s);
         if (cut > before.first)
-                f->asked += fetch_rows(f, before.first, cut, PRIORITY_READAHEAD);
+                f->asked += plan_rows(f, before.first, cut, PRIORITY_READAHEAD);
         return flight;
 }
 
@@ -344,7 +347,7 @@ static void stream_advance(struct fetcher *f, size_t k, size_t next) REQUIRES(f-
         size = MIN(s->window, f->window_max);
         limit = last->blob_offset + last->blob_length + s->window + size - 1;
         s->next = row_at(t, next, limit - limit % size);
-        f->asked += fetch_rows(f, next, s->next, PRIORITY_READAHEAD);
+        f->asked += plan_rows(f, next, s->next, PRIORITY_READAHEAD);
 
         last = &t->chunks[s->next - 1];
         to = last->content_offset + last->content_length;
@@ -402,6 +405,6 @@ void fetch_ahead(struct fetcher *f, uint64_t offset, uint64_t length, enum prior
         if (length == 0)
                 return;
         mutex_lock(&f->lock);
-        (void) fetch_rows(f, chunk_find(t, offset), plan_behind(t, offset + length), priority);
+        (void) plan_rows(f, chunk_find(t, offset), plan_behind(t, offset + length), priority);
         mutex_unlock(&f->lock);
 }

@@ -231,7 +231,7 @@ static void choose_referrer(struct image *i)
         struct error e = ERROR_INIT;
         int r;
 
-        if (choose_recorded(i))
+        if (choose_recorded(i) || i->offline)
                 return;
         r = find_referrer(i, i->source, deadline_in(MIN(i->timeout_ms, (uint64_t) REFERRERS_PATIENCE_MS)), &e);
         if (r == 0 && take_tables(i, INDEX_FROM_REFERRER) > 0)
@@ -319,6 +319,17 @@ static bool any_unknown(const struct image *i)
         return false;
 }
 
+/* Without the registry only what the stores have counts: a layer whose table was of no use has been read whole. */
+static void settle_offline(struct image *i)
+{
+        for (size_t k = 0; k < i->layer_count; k++) {
+                struct image_layer *l = &i->layers[k];
+
+                if (l->origin != INDEX_FROM_LAYER && !is_known(i, l, l->kind) && is_known(i, l, KIND_PLAIN))
+                        image_layer_set_plain(l);
+        }
+}
+
 int image_choose_indexes(struct image *i, const struct manifest *manifest, const struct regfs_options *o,
                          struct error *e)
 {
@@ -334,5 +345,7 @@ int image_choose_indexes(struct image *i, const struct manifest *manifest, const
                 r = choose_bound(i, manifest, e);
         if (r == 0 && i->published.format == PUBLISHED_NONE && mode_uses_referrers(i) && any_unknown(i))
                 choose_referrer(i);
+        if (r == 0 && i->offline)
+                settle_offline(i);
         return r;
 }

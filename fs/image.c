@@ -3,24 +3,24 @@
 #include "regfs/image.h"
 
 #include <stdio.h>
-#include <time.h>
 
 #include "image_internal.h"
 #include "regfs/embedded.h"
 #include "regfs/log.h"
 
 #define DEFAULT_MEMORY (64 * MIB)
-#define DEFAULT_CACHE_SIZE (10 * GIB)
 #define DEFAULT_TIMEOUT_S 60
 #define FLIGHT_THREADS 8
 #define INDEX_NESTING_MAX 4
-#define TREE_ATTEMPTS 4
 
 struct image *image_close(struct image *i)
 {
         if (!i)
                 return NULL;
 
+        /* Nobody waits for what is on its way; flights end at once. */
+        if (i->http)
+                http_stop(i->http);
         for (size_t k = 0; k < i->layer_count; k++) {
                 struct image_layer *l = &i->layers[k];
 
@@ -172,102 +172,19 @@ static int take_layers(struct image *i, struct manifest *m, struct error *e)
         return 0;
 }
 
-/* ---- the merged tree ---- */
-
-static int write_tree(struct image *i, const struct tree_layer *rows, const char *key, struct error *e)
-{
-        _cleanup_free_ const struct itable **tables = calloc(i->layer_count, sizeof(*tables));
-        _cleanup_draft_ struct store_draft draft = STORE_DRAFT_INIT;
-        int r;
-
-        if (!tables)
-                return error_oom(e);
-        for (size_t k = 0; k < i->layer_count; k++)
-                tables[k] = &i->layers[i->layers[k].same_as].toc->itable;
-
-        r = store_draft_new(i->store, &draft, e);
-        if (r < 0)
-                return r;
-        r = tree_write(draft.fd, &i->digest, tables, rows, i->layer_count, e);
-        if (r < 0)
-                return r;
-        return store_draft_publish_image(&draft, key, e);
-}
-
-/* Whose turn it is to write the image index writes it; the others see it come. */
-static void wait_for_tree(struct image *i, const char *key, struct store_turn *turn)
-{
-        struct patience patience;
-        char name[80];
-        uint64_t pause;
-
-        snprintf(name, sizeof(name), "image %s", key);
-        patience_begin(&patience, i->timeout_ms);
-        while (store_turn_try(i->store, name, turn) < 0 && patience_left(&patience, 0, &pause)) {
-                struct timespec t = { .tv_nsec = (long) pause * 1000000 };
-                _cleanup_close_ int fd = store_image_open(i->store, key);
-
-                if (fd >= 0)
-                        break;
-                nanosleep(&t, NULL);
-        }
-}
-
-static int open_tree(struct image *i, struct error *e)
-{
-        _cleanup_turn_ struct store_turn turn = STORE_TURN_INIT;
-        _cleanup_free_ struct tree_layer *rows = calloc(i->layer_count, sizeof(*rows));
-        char key[65];
-        int r;
-
-        if (!rows)
-                return error_oom(e);
-        for (size_t k = 0; k < i->layer_count; k++) {
-                const struct image_layer *l = &i->layers[i->layers[k].same_as];
-
-                rows[k].digest = l->descriptor.digest;
-                memcpy(rows[k].kind, l->kind, sizeof(rows[k].kind));
-                rows[k].blob_size = l->toc->chunks.blob_size;
-                rows[k].content_size = l->toc->chunks.content_size;
-        }
-        r = tree_key(&i->digest, rows, i->layer_count, key);
-        if (r < 0)
-                return error_errno(e, -r, "%s: name of the image index", i->reference);
-
-        /* The later rounds are for an index that is missing, of another version or damaged: it is written afresh, once,
-         * unless another process does so. */
-        for (int attempt = 0;; attempt++) {
-                _cleanup_close_ int fd = store_image_open(i->store, key);
-
-                r = fd < 0 ? fd : tree_open(fd, &i->digest, &i->tree, e);
-                if (r == 0) {
-                        store_touch(i->store, fd);
-                        return 0;
-                }
-                if (attempt == 0) {
-                        wait_for_tree(i, key, &turn);
-                        continue;
-                }
-                if (attempt > 1 && (fd != -ENOENT || attempt == TREE_ATTEMPTS))
-                        return fd < 0 ? error_errno(e, -fd, "%s: image index", i->reference) : r;
-                if (fd >= 0)
-                        log_warning("%s: %s: the image index is written afresh", i->reference,
-                                    e ? e->message : "unusable");
-                r = write_tree(i, rows, key, e);
-                if (r < 0)
-                        return error_prefix(e, "%s: image index", i->reference);
-        }
-}
+/* ---- content ---- */
 
 static int open_fetchers(struct image *i, struct error *e)
 {
         for (size_t k = 0; k < i->layer_count; k++) {
                 struct image_layer *l = &i->layers[k];
+                char kind[LAYER_KIND_MAX];
                 int r;
 
                 if (l->same_as != k)
                         continue;
-                r = content_open(i->store, &l->descriptor.digest, l->kind, &l->toc->chunks, &l->content, e);
+                image_content_kind(l, kind);
+                r = content_open(i->store, &l->descriptor.digest, kind, &l->toc->chunks, &l->content, e);
                 if (r == 0 && l->table)
                         r = recovery_new(i, l, &l->recovery, e);
                 if (r < 0)
@@ -280,6 +197,7 @@ static int open_fetchers(struct image *i, struct error *e)
                         .pool = i->pool,
                         .workers = i->workers,
                         .timeout_ms = i->timeout_ms,
+                        .alone = i->offline,
                         .recover = l->recovery ? recovery_read : NULL,
                         .recover_context = l->recovery,
                 };
@@ -298,13 +216,14 @@ static int open_base(struct image *i, const struct regfs_options *o, struct erro
 {
         int r;
 
+        i->offline = o->offline;
         i->timeout_ms = (uint64_t) (o->timeout_s > 0 ? o->timeout_s : DEFAULT_TIMEOUT_S) * 1000;
-        r = store_open(o->cache_dir, &i->store, e);
+        r = store_open_all(o->cache_dir, o->stores, &i->store, e);
         if (r < 0)
                 return r;
         store_set_limit(i->store, o->cache_size == REGFS_CACHE_NOTHING ? 0
                                   : o->cache_size > 0                  ? o->cache_size
-                                                                       : DEFAULT_CACHE_SIZE);
+                                                                       : STORE_LIMIT_DEFAULT);
         r = pool_new(o->memory > 0 ? o->memory : DEFAULT_MEMORY, &i->pool);
         if (r < 0)
                 return error_errno(e, -r, "buffer pool");
@@ -331,7 +250,8 @@ static int read_mode(struct image *i, const struct regfs_options *o, enum purpos
                 if (!i->index_reference)
                         return error_oom(e);
         }
-        if (purpose == FOR_INDEXING && i->index_mode != INDEX_NONE)
+        i->indexing = purpose == FOR_INDEXING;
+        if (i->indexing && i->index_mode != INDEX_NONE)
                 i->index_mode = INDEX_EMBEDDED;
         return 0;
 }
@@ -377,7 +297,7 @@ static int open_layers(struct image *i, const struct regfs_options *o, struct er
         LOG_SCOPE(0, i->reference);
         r = image_open_layers(i, o, e);
         if (r == 0)
-                r = open_tree(i, e);
+                r = image_open_tree(i, e);
         if (r == 0)
                 r = open_fetchers(i, e);
         if (r < 0)

@@ -18,6 +18,7 @@ struct image_layer {
         char kind[LAYER_KIND_MAX];
         struct blob *blob;
         struct toc *toc;
+        struct store *toc_store; /* that has it; borrowed from the image's */
         struct content *content;
         struct fetcher *fetcher;
         struct recovery *recovery; /* where a published index may turn out wrong; or NULL */
@@ -43,6 +44,8 @@ struct image {
         struct reference name; /* what was opened, with its host */
         struct digest digest;  /* of the image manifest */
         uint64_t timeout_ms;
+        bool offline;  /* the registry is not asked */
+        bool indexing; /* for others: no TOC of another user's store is used */
         enum index_mode index_mode;
         char *index_reference; /* INDEX_NAMED */
 
@@ -86,6 +89,18 @@ int image_document(struct image *i, struct source *source, const struct digest *
 
 /* Small documents go to the store. A store that can't be written costs speed, nothing else. */
 void image_remember(struct image *i, const struct document *d);
+
+/* ---- stored.c ---- */
+
+/* Opens the TOC of L by its kind, from the first store where it is sound: sets toc and toc_store. -ENOENT when no store has
+ * it; when the first store's is damaged or of another version, and no other has it: -EBADMSG or -ESTALE with E. */
+int image_open_toc(struct image *i, struct image_layer *l, struct error *e);
+
+/* Opens the image index, or merges one; sets I->tree. Every layer has its TOC. */
+int image_open_tree(struct image *i, struct error *e);
+
+/* What the content of L is called in the first store. */
+void image_content_kind(const struct image_layer *l, char ret_kind[LAYER_KIND_MAX]);
 
 /* ---- choice.c ---- */
 

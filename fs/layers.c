@@ -43,18 +43,6 @@ struct passes {
         uint64_t request; /* of the log */
 };
 
-/* -ENOENT without E: the store has none. */
-static int open_toc(struct image *i, struct image_layer *l, struct error *e)
-{
-        _cleanup_close_ int fd = store_layer_toc(i->store, &l->descriptor.digest, l->kind);
-
-        if (fd == -ENOENT)
-                return fd;
-        if (fd < 0)
-                return error_errno(e, -fd, "%s: index in the store", l->blob->name);
-        return toc_open(fd, &l->descriptor.digest, &l->toc, e);
-}
-
 /* ---- turns ---- */
 
 #define TURN_NAME_MAX (DIGEST_STRING_MAX + LAYER_KIND_MAX + 8)
@@ -66,11 +54,14 @@ static void turn_name(const struct pass *p, const char *kind, char out[TURN_NAME
         snprintf(out, TURN_NAME_MAX, "toc %s %s", digest_format(&p->layer->descriptor.digest, digest), kind);
 }
 
-static bool is_known(const struct pass *p, const char *kind)
+/* Somebody has made the TOC of that kind meanwhile; it is open then. */
+static bool is_known(struct pass *p, const char *kind)
 {
-        _cleanup_close_ int fd = store_layer_toc(p->all->image->store, &p->layer->descriptor.digest, kind);
+        struct image *i = p->all->image;
+        _cleanup_close_ int fd = store_layer_toc_here(i->store, &p->layer->descriptor.digest, kind);
+        struct error why = ERROR_INIT;
 
-        return fd >= 0;
+        return fd >= 0 && image_open_toc(i, p->layer, &why) == 0;
 }
 
 /* The passes of this process are cancelled, or a while has gone by. */
@@ -218,8 +209,13 @@ static int read_whole(struct pass *p, struct error *e)
                 .progress = &p->progress,
                 .cancel = &p->all->cancel,
         };
-        int r = wait_for_turn(p, KIND_PLAIN, e);
+        struct error why = ERROR_INIT;
+        int r;
 
+        /* It may be known all the time: then the layer was to be read by a table that can't be used. */
+        if (image_open_toc(i, p->layer, &why) == 0)
+                return 0;
+        r = wait_for_turn(p, KIND_PLAIN, e);
         if (r != 0)
                 return MIN(r, 0);
         r = index_layer(&options, e);
@@ -357,7 +353,19 @@ static int run_all(struct passes *a, const struct regfs_options *o, struct error
         return r;
 }
 
-/* Opens the TOCs that the store has; collects the layers that have none in PASSES. */
+/* Layer K can't be read without what no store has, or what is wrong there: WHY. */
+static int refuse_missing(const struct image *i, size_t k, const struct error *why, struct error *e)
+{
+        const struct image_layer *l = &i->layers[k];
+        char digest[DIGEST_STRING_MAX];
+
+        return error_set(e, ERROR_NOT_FOUND, ENOENT,
+                         "%s: offline: layer %zu of %zu, %s: its table of contents (%s) %s%s", i->reference, k + 1,
+                         i->layer_count, digest_format(&l->descriptor.digest, digest), l->kind,
+                         why ? "can't be used: " : "is not in the store", why ? why->message : "");
+}
+
+/* Opens the TOCs that the stores have; collects the layers that have none in PASSES. */
 static int open_known(struct image *i, struct passes *a, struct error *e)
 {
         for (size_t k = 0; k < i->layer_count; k++) {
@@ -370,9 +378,13 @@ static int open_known(struct image *i, struct passes *a, struct error *e)
                 r = l->blob ? 0 : source_blob(i->source, &l->descriptor, &l->blob, e);
                 if (r < 0)
                         return r;
-                r = open_toc(i, l, &why);
+                r = image_open_toc(i, l, &why);
                 if (r == 0)
                         continue;
+                if (r == -ENOMEM)
+                        return error_oom(e);
+                if (i->offline)
+                        return refuse_missing(i, k, r == -ENOENT ? NULL : &why, e);
                 /* What cannot be looked at now may be as good as ever. */
                 if (r != -ENOENT && r != -EBADMSG && r != -ESTALE) {
                         *e = why;
@@ -381,7 +393,7 @@ static int open_known(struct image *i, struct passes *a, struct error *e)
                 if (r != -ENOENT) {
                         log_warning("%s: %s: indexed afresh", l->blob->name, why.message);
                         r = store_layer_remove(i->store, &l->descriptor.digest, l->kind, e);
-                        if (r < 0)
+                        if (r < 0 && r != -EROFS)
                                 return r;
                 }
                 a->items[a->count] = (struct pass) {
@@ -417,7 +429,7 @@ static int open_layers(struct image *i, const struct regfs_options *options, boo
         for (size_t k = 0; k < i->layer_count && r == 0; k++) {
                 if (i->layers[k].same_as != k || i->layers[k].toc)
                         continue;
-                r = open_toc(i, &i->layers[k], e);
+                r = image_open_toc(i, &i->layers[k], e);
                 *ret_gone = r == -ENOENT;
                 if (r == -ENOENT)
                         r = error_errno(e, ENOENT, "%s: index just written", i->layers[k].blob->name);

@@ -2,7 +2,9 @@
 
 /* From a reference to a source, and to documents out of it. */
 
+#include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "image_internal.h"
 #include "regfs/log.h"
@@ -27,7 +29,7 @@ static int open_client(struct image *i, const struct regfs_options *o, struct er
         int r;
 
         r = registries_load(&registries, &i->registries, e);
-        if (r < 0)
+        if (r < 0 || i->offline)
                 return r;
         r = http_new(&http, &i->http, e);
         if (r < 0)
@@ -42,6 +44,39 @@ static int open_client(struct image *i, const struct regfs_options *o, struct er
         return client_new(&client, &i->client, e);
 }
 
+/* "3 days": whole units of TIME until now. */
+static const char *age_text(int64_t when, char out[32])
+{
+        static const struct {
+                int64_t seconds;
+                const char *name;
+        } units[] = { { 86400, "day" }, { 3600, "hour" }, { 60, "minute" }, { 1, "second" } };
+        int64_t age = MAX((int64_t) time(NULL) - when, (int64_t) 0), n;
+        size_t k = 0;
+
+        while (k + 1 < ELEMENTSOF(units) && age < units[k].seconds)
+                k++;
+        n = age / units[k].seconds;
+        snprintf(out, 32, "%jd %s%s", (intmax_t) n, units[k].name, n == 1 ? "" : "s");
+        return out;
+}
+
+/* What the tag was when somebody last asked. */
+static int resolve_offline(struct image *i, struct located *l, struct error *e)
+{
+        char digest[DIGEST_STRING_MAX], age[32];
+        int64_t when;
+        int r;
+
+        r = store_ref_get(i->store, l->text, &l->digest, &when, e);
+        if (r == -ENOENT)
+                return error_set(e, ERROR_NOT_FOUND, ENOENT,
+                                 "%s: offline: what this tag stands for is not in the store", l->text);
+        if (r == 0)
+                log_info("%s is %s, as of %s ago", l->text, digest_format(&l->digest, digest), age_text(when, age));
+        return r;
+}
+
 /* What the reference stands for. A tag that the store knows costs a HEAD; an unknown one is asked for its manifest
  * at once, which saves a round trip. */
 static int resolve(struct image *i, struct located *l, struct error *e)
@@ -54,6 +89,8 @@ static int resolve(struct image *i, struct located *l, struct error *e)
                 l->digest = l->name.digest;
                 return 0;
         }
+        if (i->offline && l->name.transport == TRANSPORT_REGISTRY)
+                return resolve_offline(i, l, e);
         if (l->name.transport != TRANSPORT_REGISTRY || store_ref_get(i->store, l->text, &last, &when, NULL) == 0)
                 return source_resolve(l->source, image_deadline(i), &l->digest, e);
 
@@ -84,7 +121,7 @@ static int open_source(struct image *i, const struct reference *ref, struct sour
 {
         switch (ref->transport) {
         case TRANSPORT_REGISTRY:
-                return client_source_new(i->client, ref, ret, e);
+                return i->offline ? offline_source_new(ref, ret, e) : client_source_new(i->client, ref, ret, e);
         case TRANSPORT_OCI_LAYOUT:
                 return layout_source_new(ref->path, ref->tag, ret, e);
         case TRANSPORT_DOCKER_ARCHIVE:
@@ -108,7 +145,7 @@ static int try_candidate(struct image *i, struct reference *ref, struct located 
         if (r < 0)
                 return r;
 
-        if (ref->transport == TRANSPORT_REGISTRY && !ref->has_digest) {
+        if (ref->transport == TRANSPORT_REGISTRY && !ref->has_digest && !i->offline) {
                 struct error ignored = ERROR_INIT;
 
                 if (store_ref_put(i->store, l.text, &l.digest, &ignored) < 0 && ignored.code != EROFS)
@@ -141,7 +178,7 @@ int image_locate(struct image *i, const char *reference, const struct regfs_opti
         if (ref.transport != TRANSPORT_REGISTRY)
                 return try_candidate(i, &ref, ret, e);
 
-        r = i->client ? 0 : open_client(i, o, e);
+        r = i->registries ? 0 : open_client(i, o, e);
         if (r == 0)
                 r = registries_resolve(i->registries, &ref, &candidates, &count, e);
         if (r < 0)

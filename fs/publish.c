@@ -49,7 +49,7 @@ static int compress_layers(struct publication *p, struct error *e)
 
                 if (l->same_as != k || l->origin != INDEX_FROM_LAYER)
                         continue;
-                fd = store_layer_toc(i->store, &l->descriptor.digest, l->kind);
+                fd = store_layer_toc_here(l->toc_store, &l->descriptor.digest, l->kind);
                 if (fd < 0)
                         return error_errno(e, -fd, "%s: its TOC", l->blob->name);
                 r = published_compress(fd, &l->descriptor.digest, &p->layers[p->count], e);

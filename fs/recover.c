@@ -78,14 +78,14 @@ static int index_plain(struct recovery *r, struct error *e)
                 .store = r->image->store,
                 .timeout_ms = r->image->timeout_ms,
         };
-        _cleanup_close_ int known = store_layer_toc(r->image->store, &r->layer->descriptor.digest, KIND_PLAIN);
+        _cleanup_close_ int known = store_layer_toc_here(r->image->store, &r->layer->descriptor.digest, KIND_PLAIN);
 
         return known >= 0 ? 0 : index_layer(&options, e);
 }
 
 static int open_plain(struct recovery *r, struct error *e)
 {
-        _cleanup_close_ int fd = store_layer_toc(r->image->store, &r->layer->descriptor.digest, KIND_PLAIN);
+        _cleanup_close_ int fd = store_layer_toc_here(r->image->store, &r->layer->descriptor.digest, KIND_PLAIN);
 
         toc_close(r->toc);
         r->toc = NULL;

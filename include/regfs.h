@@ -83,6 +83,12 @@ struct regfs_options {
          * lies beside it), "none" (the layers alone, not even the tables that they carry), "referrers" (also for a
          * reference by digest), or the reference of an index. */
         const char *index;
+        /* Finished stores, NULL-terminated, that are only read and looked into when the store does not have something:
+         * another user's, on read-only media, exported by another machine. Naming one is trusting its owner. Or NULL. */
+        const char *const *stores;
+        /* No request is made to a registry: tags are what they last resolved to, and what no store has is missing: at once
+         * for an image that cannot be opened without it, at the read (-EIO) for content. */
+        bool offline;
         /* Bytes that the store may hold, REGFS_CACHE_NOTHING for none; default: 10 GiB, and never the last 5 % of the
          * disk. What was not used for longest makes room. */
         uint64_t cache_size;

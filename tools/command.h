@@ -17,6 +17,7 @@ int command_mounts(int argc, char **argv);
 int command_index(int argc, char **argv);
 int command_inspect(int argc, char **argv);
 int command_verify(int argc, char **argv);
+int command_pull(int argc, char **argv);
 int command_cache(int argc, char **argv);
 
 /* Commands that open an image. */
@@ -25,7 +26,8 @@ enum command {
         COMMAND_INDEX = 1 << 1,
         COMMAND_INSPECT = 1 << 2,
         COMMAND_VERIFY = 1 << 3,
-        COMMANDS_ALL = COMMAND_MOUNT | COMMAND_INDEX | COMMAND_INSPECT | COMMAND_VERIFY,
+        COMMAND_PULL = 1 << 4,
+        COMMANDS_ALL = COMMAND_MOUNT | COMMAND_INDEX | COMMAND_INSPECT | COMMAND_VERIFY | COMMAND_PULL,
 };
 
 /* What the options of a command that opens an image say. Strings are borrowed from argv, or held in `owned`. */
@@ -37,10 +39,14 @@ struct command_options {
         bool foreground;
         enum { SANDBOX_DEFAULT, SANDBOX_ON, SANDBOX_OFF } sandbox; /* mount */
         bool json;
-        bool push;          /* index */
-        const char *bind;   /* index */
-        const char *output; /* index */
-        struct buf fuse;    /* the -o options that are libfuse's, with commas between */
+        bool push;            /* index */
+        const char *bind;     /* index */
+        const char *output;   /* index */
+        const char *prefetch; /* mount: "none", "all" or a file; pull: a file; or NULL */
+        const char **stores;  /* image.stores */
+        size_t store_count;
+        size_t stores_allocated;
+        struct buf fuse; /* the -o options that are libfuse's, with commas between */
         char **owned;
         size_t owned_count;
         size_t owned_allocated;

@@ -12,7 +12,8 @@ static const char help[] =
         "one that the layer carries (eStargz, zstd:chunked), one that was published (by regfs index, or SOCI's), or one that\n"
         "regfs makes by reading the layer whole, once. Reads manifests only.\n"
         "\n"
-        "      --json                        an object\n";
+        "      --json                        an object\n"
+        "      --offline                     ask no registry: what is not in the store is missing\n";
 
 static void print_table(const struct image *i)
 {

@@ -30,7 +30,11 @@ static const char help[] =
         "      --sandbox=on|off              confine the process in the background to the store, its configuration and the\n"
         "                                    network, as far as the kernel can (on, the default)\n"
         "  -o OPTION,…                       allow_other, default_permissions, auto_unmount, … of FUSE; any option below\n"
-        "                                    as NAME=VALUE, so that fstab can say it\n";
+        "                                    as NAME=VALUE, so that fstab can say it\n"
+        "      --prefetch=none|all|LIST-FILE\n"
+        "                                    fetch content in the background: none (the default), all, or the files\n"
+        "                                    and directories that LIST-FILE names, one path on a line\n"
+        "      --offline                     ask no registry: what is not in the store is missing\n";
 
 /* What the child tells the parent, one write each; smaller than PIPE_BUF, so that writes are whole. */
 struct report {
@@ -118,7 +122,9 @@ static int serve(struct server *s, struct error *e)
 {
         struct session_options session_options = { .directory = s->directory, .fuse_options = s->options->fuse.data };
         _cleanup_(confinement_end_ptr) struct confinement *confinement = NULL;
+        const char *what = s->options->prefetch;
         _cleanup_(image_close_ptr) struct image *image = NULL;
+        _cleanup_(prefetch_free_ptr) struct prefetch *prefetch = NULL;
         _cleanup_(session_free_ptr) struct session *session = NULL;
         int r;
 
@@ -136,6 +142,12 @@ static int serve(struct server *s, struct error *e)
         if (stop_requested)
                 return error_set(e, ERROR_OTHER, EINTR, "%s: interrupted", s->reference);
 
+        if (what && !str_eq(what, "none"))
+                r = prefetch_new(image, what, &prefetch, e);
+        if (r < 0)
+                return r;
+        session_options.prefetch = prefetch;
+
         /* libfuse takes the signals over, but only where they have no handler. */
         handle_stop(SIG_DFL);
         confinement_for_session(confinement, &session_options);
@@ -148,7 +160,9 @@ static int serve(struct server *s, struct error *e)
         if (r < 0)
                 return error_set(e, ERROR_OTHER, EPIPE, "%s: the process that asked for the mount is gone",
                                  s->directory);
-        return session_run(session, e);
+        if (prefetch)
+                r = prefetch_start(prefetch, e);
+        return r < 0 ? r : session_run(session, e);
 }
 
 static int run_child(struct server *s)

@@ -8,11 +8,14 @@
 #include "layers.h"
 #include "regfs/mount.h"
 
+/* With daemons that do not answer. */
+#define PATIENCE_MS 1000
+
 static const char help[] =
         "Usage: regfs mounts [--json]\n"
         "\n"
         "Lists the images that are mounted here, as the kernel's mount table tells: directory, reference, platform,\n"
-        "process and manifest digest.\n"
+        "process and manifest digest; and how far a --prefetch is, as the process itself tells.\n"
         "\n"
         "      --json  an array of objects\n"
         "      --help  this text\n";
@@ -37,7 +40,12 @@ static void print_json(const struct mount_table *t)
                 print_json_member("digest", m->digest);
                 fputs(", ", stdout);
                 print_json_member("platform", m->platform);
-                printf(", \"pid\": %ld }", m->pid);
+                printf(", \"pid\": %ld, \"prefetch\": ", m->pid);
+                if (m->answers && m->status.prefetch_total > 0)
+                        printf("{ \"done\": %ju, \"total\": %ju } }", (uintmax_t) m->status.prefetch_done,
+                               (uintmax_t) m->status.prefetch_total);
+                else
+                        fputs("null }", stdout);
         }
         puts(t->count ? "\n]" : "]");
 }
@@ -54,9 +62,22 @@ static void print_column(const char *s, size_t width)
         fputs("  ", stdout);
 }
 
+static const char *prefetch_text(const struct mount_entry *m, char out[40])
+{
+        char done[16], total[16];
+
+        if (!m->answers || m->status.prefetch_total == 0)
+                return "-";
+        snprintf(out, 40, "%s / %s", format_bytes(m->status.prefetch_done, done, sizeof(done)),
+                 format_bytes(m->status.prefetch_total, total, sizeof(total)));
+        return out;
+}
+
 static void print_table(const struct mount_table *t)
 {
         size_t directory = strlen("DIRECTORY"), reference = strlen("REFERENCE"), platform = strlen("PLATFORM");
+        size_t prefetch = strlen("PREFETCH");
+        char text[40];
 
         if (t->count == 0)
                 return;
@@ -64,18 +85,23 @@ static void print_table(const struct mount_table *t)
                 directory = MAX(directory, strlen(t->items[k].directory));
                 reference = MAX(reference, strlen(t->items[k].reference));
                 platform = MAX(platform, strlen(t->items[k].platform));
+                prefetch = MAX(prefetch, strlen(prefetch_text(&t->items[k], text)));
         }
         print_column("DIRECTORY", directory);
         print_column("REFERENCE", reference);
         print_column("PLATFORM", platform);
-        puts("    PID  DIGEST");
+        fputs("    PID  ", stdout);
+        print_column("PREFETCH", prefetch);
+        puts("DIGEST");
         for (size_t k = 0; k < t->count; k++) {
                 const struct mount_entry *m = &t->items[k];
 
                 print_column(m->directory, directory);
                 print_column(m->reference, reference);
                 print_column(m->platform, platform);
-                printf("%7ld  %s\n", m->pid, m->digest);
+                printf("%7ld  ", m->pid);
+                print_column(prefetch_text(m, text), prefetch);
+                puts(m->digest);
         }
 }
 
@@ -112,6 +138,7 @@ int command_mounts(int argc, char **argv)
         }
         if (mount_table_read(&table, &e) < 0)
                 return command_failed(&e);
+        mount_table_ask(&table, PATIENCE_MS);
         if (json)
                 print_json(&table);
         else

@@ -24,6 +24,8 @@ const char command_options_help[] =
         "Store:\n"
         "      --cache-dir DIR               where indexes and content are kept (default: $REGFS_CACHE_DIR, else\n"
         "                                    /var/cache/regfs for root, else ~/.cache/regfs)\n"
+        "      --store DIR                   a finished store that is only read: what the store lacks is looked for there;\n"
+        "                                    can be given more than once\n"
         "      --cache-size SIZE             how large the store may get (default: 10G, and never the last 5 % of the\n"
         "                                    disk; 0: nothing is kept for longer than it is read)\n"
         "      --memory SIZE                 bound of the buffer pool (default: 64M)\n"
@@ -37,6 +39,10 @@ enum {
         OPT_PLATFORM = 256,
         OPT_INDEX,
         OPT_CACHE_DIR,
+        OPT_STORE,
+        OPT_OFFLINE,
+        OPT_PREFETCH,
+        OPT_PATHS,
         OPT_CACHE_SIZE,
         OPT_PLAIN_HTTP,
         OPT_TLS_VERIFY,
@@ -63,6 +69,10 @@ static const struct {
         { { "platform", required_argument, NULL, OPT_PLATFORM }, COMMANDS_ALL },
         { { "index", required_argument, NULL, OPT_INDEX }, COMMANDS_ALL },
         { { "cache-dir", required_argument, NULL, OPT_CACHE_DIR }, COMMANDS_ALL },
+        { { "store", required_argument, NULL, OPT_STORE }, COMMANDS_ALL },
+        { { "offline", no_argument, NULL, OPT_OFFLINE }, COMMAND_MOUNT | COMMAND_INSPECT },
+        { { "prefetch", required_argument, NULL, OPT_PREFETCH }, COMMAND_MOUNT },
+        { { "paths", required_argument, NULL, OPT_PATHS }, COMMAND_PULL },
         { { "cache-size", required_argument, NULL, OPT_CACHE_SIZE }, COMMANDS_ALL },
         { { "plain-http", no_argument, NULL, OPT_PLAIN_HTTP }, COMMANDS_ALL },
         { { "tls-verify", optional_argument, NULL, OPT_TLS_VERIFY }, COMMANDS_ALL },
@@ -88,10 +98,8 @@ static const struct {
         const char *name;
         const char *letters;
 } commands[] = {
-        { COMMAND_MOUNT, "mount", ":fho:" },
-        { COMMAND_INDEX, "index", ":ho:" },
-        { COMMAND_INSPECT, "inspect", ":h" },
-        { COMMAND_VERIFY, "verify", ":h" },
+        { COMMAND_MOUNT, "mount", ":fho:" }, { COMMAND_INDEX, "index", ":ho:" }, { COMMAND_INSPECT, "inspect", ":h" },
+        { COMMAND_VERIFY, "verify", ":h" },  { COMMAND_PULL, "pull", ":h" },
 };
 
 /* What mount(8) and fstab(5) put among the options and deal with themselves, or what a read-only tree has anyway. */
@@ -121,6 +129,7 @@ void command_options_clear(struct command_options *o)
         for (size_t k = 0; k < o->owned_count; k++)
                 secret_free(o->owned[k]);
         free(o->owned);
+        free(o->stores);
         buf_free(&o->fuse);
 }
 
@@ -180,6 +189,19 @@ static int set_timeout(struct command_options *o, const char *value, struct erro
         return 0;
 }
 
+/* The array is NULL-terminated. */
+static int add_store(struct command_options *o, const char *value, struct error *e)
+{
+        if (*value == '\0')
+                return bad_value(e, "store", value, "needs a directory");
+        if (array_reserve(o->stores, &o->stores_allocated, o->store_count + 2) < 0)
+                return error_oom(e);
+        o->stores[o->store_count++] = value;
+        o->stores[o->store_count] = NULL;
+        o->image.stores = o->stores;
+        return 0;
+}
+
 static int set_cache_size(struct command_options *o, const char *value, struct error *e)
 {
         size_t size;
@@ -202,6 +224,21 @@ static int set_option(struct command_options *o, int option, const char *value, 
                 return 0;
         case OPT_CACHE_DIR:
                 o->image.cache_dir = value;
+                return 0;
+        case OPT_STORE:
+                return add_store(o, value, e);
+        case OPT_OFFLINE:
+                o->image.offline = true;
+                return 0;
+        case OPT_PATHS:
+                if (*value == '\0')
+                        return bad_value(e, "paths", value, "needs a file with a list of paths");
+                o->prefetch = value;
+                return 0;
+        case OPT_PREFETCH:
+                if (*value == '\0')
+                        return bad_value(e, "prefetch", value, "none, all or a file with a list of paths");
+                o->prefetch = value;
                 return 0;
         case OPT_CACHE_SIZE:
                 return set_cache_size(o, value, e);

@@ -16,6 +16,7 @@ static const struct {
         { "mounts", command_mounts, "[--json]", "list the images that are mounted" },
         { "inspect", command_inspect, "[OPTIONS] REF", "tell by which tables an image is read" },
         { "index", command_index, "[OPTIONS] REF", "index an image's layers, and publish that" },
+        { "pull", command_pull, "[OPTIONS] REF…", "fetch images into the store" },
         { "verify", command_verify, "[OPTIONS] REF", "compare an image's tables with its layers" },
         { "cache", command_cache, "COMMAND [OPTIONS]", "look at the store, verify it, make room in it" },
 };

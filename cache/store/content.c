@@ -163,13 +163,19 @@ static int open_files(struct content *c, int directory, int flags, const struct 
 {
         int r;
 
+        if (c->store->lower)
+                flags |= O_NONBLOCK; /* what is no file after all must not hold us up */
         c->fd = openat(directory, "content", flags | O_CLOEXEC);
         if (c->fd < 0)
                 return -errno;
         c->map_fd = openat(directory, "map", flags | O_CLOEXEC);
         if (c->map_fd < 0)
                 return -errno;
-        r = lock_use(c, flags);
+        r = store_check_file(c->store, c->fd, "content");
+        if (r == 0)
+                r = store_check_file(c->store, c->map_fd, "map");
+        if (r == 0)
+                r = lock_use(c, flags);
         if (r == 0)
                 r = check_files(c, expected);
         if (r < 0)
@@ -253,7 +259,8 @@ static int open_or_rebuild(struct content *c, const char *directory)
                         sleep_ms(pause);
         }
         if (r == -ESTALE)
-                log_warning("%s: content and map don't fit the layer's index", c->name);
+                log_write(c->store->lower ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARNING,
+                          "%s: content and map don't fit the layer's index", c->name);
         if (!is_to_be_rebuilt(c, r))
                 return r;
         if (!c->store->sparse)
@@ -279,7 +286,8 @@ int content_open(struct store *s, const struct digest *layer, const char *kind, 
         c->table = table;
         c->fd = c->map_fd = -1;
         c->denied = s->read_only ? -EROFS : 0;
-        c->name = str_printf("%s %s", digest_format(layer, name), kind);
+        c->name = str_printf("%s %s%s%s", digest_format(layer, name), kind, s->lower ? " in " : "",
+                             s->lower ? s->path : "");
         c->states = calloc(table->chunk_count + 1, sizeof(*c->states));
         c->used = calloc(table->chunk_count + 1, sizeof(*c->used));
         if (!c->name || !c->states || !c->used)
@@ -297,6 +305,8 @@ int content_open(struct store *s, const struct digest *layer, const char *kind, 
                 if (c->denied == 0)
                         c->denied = r;
         }
+        if (content_lowers_open(&c->lowers, s, layer, kind, table) < 0)
+                return error_oom(e);
         evictor_enter(c);
         *ret = steal_ptr(c);
         return 0;
@@ -307,6 +317,7 @@ struct content *content_close(struct content *c)
         if (!c)
                 return NULL;
         evictor_leave(c);
+        content_lowers_close(&c->lowers);
         close_files(c);
         free(c->states);
         free(c->used);

@@ -77,12 +77,22 @@ static bool is_zeros(const struct content *c, size_t i)
         return c->table->chunks[i].codec == CODEC_ZEROS;
 }
 
-bool content_has(struct content *c, size_t i)
+bool content_is_there(const struct content *c)
+{
+        return c->words;
+}
+
+bool content_has_here(struct content *c, size_t i)
 {
         if (i >= c->table->chunk_count)
                 return false;
         return is_zeros(c, i) ||
                (content_load_word(c, i) != 0 && !(atomic_load(&c->states[i]) & (STATE_WRONG | STATE_EVICTED)));
+}
+
+bool content_has(struct content *c, size_t i)
+{
+        return content_has_here(c, i) || content_lowers_have(&c->lowers, i);
 }
 
 /* ---- use ---- */
@@ -280,7 +290,7 @@ static uint64_t data_behind(const struct content *c, uint64_t offset, uint64_t e
         return *i < t->chunk_count ? MIN(MAX(t->chunks[*i].content_offset, offset), end) : end;
 }
 
-int content_read(struct content *c, uint64_t offset, size_t length, void *out)
+int content_read_here(struct content *c, uint64_t offset, size_t length, void *out)
 {
         const struct chunk_table *t = c->table;
         uint64_t end = offset + length;
@@ -317,6 +327,14 @@ int content_read(struct content *c, uint64_t offset, size_t length, void *out)
                 i = run.last;
         }
         return 0;
+}
+
+int content_read(struct content *c, uint64_t offset, size_t length, void *out)
+{
+        int r = content_read_here(c, offset, length, out);
+
+        return r == -EAGAIN && c->lowers.count > 0 ? content_lowers_read(&c->lowers, c, c->table, offset, length, out)
+                                                   : r;
 }
 
 /* ---- writing ---- */

@@ -31,7 +31,7 @@ struct layer_draft {
         XXH3_state_t *identity;
 };
 
-int store_layer_toc(struct store *s, const struct digest *layer, const char *kind)
+int store_layer_toc_here(struct store *s, const struct digest *layer, const char *kind)
 {
         char path[STORE_PATH_MAX];
         int fd, r;
@@ -39,8 +39,17 @@ int store_layer_toc(struct store *s, const struct digest *layer, const char *kin
         r = store_layer_path(layer, kind, "toc", path, NULL);
         if (r < 0)
                 return r;
-        fd = openat(s->fd, path, O_RDONLY | O_CLOEXEC);
-        return fd < 0 ? -errno : fd;
+        fd = store_unnamed_get(s, path);
+        return fd >= 0 ? fd : store_open_file(s, path);
+}
+
+int store_layer_toc(struct store *s, const struct digest *layer, const char *kind)
+{
+        int r = -ENOENT;
+
+        for (size_t k = 0; r < 0 && store_at(s, k); k++)
+                r = store_layer_toc_here(store_at(s, k), layer, kind);
+        return r;
 }
 
 int store_layer_remove(struct store *s, const struct digest *layer, const char *kind, struct error *e)
@@ -77,6 +86,11 @@ static int open_draft(struct layer_draft *d, struct error *e)
         char path[STORE_PATH_MAX];
         int r;
 
+        if (d->store->read_only) {
+                d->keeps = false;
+                d->toc = temporary_file(e);
+                return d->toc < 0 ? d->toc : 0;
+        }
         r = store_draft_name("layer", path, e);
         if (r < 0)
                 return r;
@@ -102,9 +116,7 @@ int layer_draft_new(struct store *s, const struct digest *layer, const char *kin
         char target[STORE_PATH_MAX];
         int r;
 
-        r = store_check_writable(s, e);
-        if (r == 0)
-                r = store_layer_path(layer, kind, NULL, target, e);
+        r = store_layer_path(layer, kind, NULL, target, e);
         if (r < 0)
                 return r;
         d = calloc(1, sizeof(*d));
@@ -246,11 +258,24 @@ static bool is_in_the_way(int r)
         return r == -ENOTEMPTY || r == -EEXIST || r == -ENOTDIR;
 }
 
+/* Nobody else will find it, and nothing survives. */
+static int publish_unnamed(struct layer_draft *d, struct error *e)
+{
+        char path[STORE_PATH_MAX];
+        int r = store_layer_path(&d->layer, d->kind, "toc", path, e);
+
+        if (r == 0)
+                r = store_unnamed_put(d->store, path, d->toc);
+        return r < 0 ? error_errno(e, -r, "store %s: keeping %s", d->store->path, path) : 0;
+}
+
 int layer_draft_publish(struct layer_draft *d, struct error *e)
 {
         char target[STORE_PATH_MAX];
         int r;
 
+        if (d->store->read_only)
+                return publish_unnamed(d, e);
         r = store_layer_path(&d->layer, d->kind, NULL, target, e);
         if (r < 0)
                 return r;

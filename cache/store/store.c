@@ -20,11 +20,6 @@
 #define KEY_MAX 129
 #define MOVE_ATTEMPTS 8
 
-/* A reference longer than this names nothing: 255 bytes of repository, 128 of tag, and a host. */
-#define REF_MAX 1024
-#define REF_COMPONENT_MAX 140
-#define REF_COMPONENT_KEEP 64
-
 /* ---- open ---- */
 
 static const char *environment(const char *name)
@@ -74,7 +69,7 @@ static int default_path(char **ret, struct error *e)
 
 /* What the store says is believed: TOCs and image indexes carry checksums, no signatures. So nobody else may write
  * there. */
-static int check_owner(const struct store *s, struct error *e)
+static int check_owner(struct store *s, struct error *e)
 {
         struct stat st;
 
@@ -86,6 +81,7 @@ static int check_owner(const struct store *s, struct error *e)
         if (st.st_mode & (S_IWGRP | S_IWOTH))
                 return error_set(e, ERROR_DENIED, EPERM, "store %s is writable by others (mode %04o): refused", s->path,
                                  (unsigned) st.st_mode & 07777);
+        s->owner = st.st_uid;
         return 0;
 }
 
@@ -172,6 +168,7 @@ int store_open(const char *directory, struct store **ret, struct error *e)
         if (!s)
                 return error_oom(e);
         s->fd = -1;
+        mutex_init(&s->lock);
         evictor_init(s);
         if (!directory)
                 r = default_path(&s->path, e);
@@ -197,6 +194,9 @@ struct store *store_close(struct store *s)
         if (!s)
                 return NULL;
         evictor_clear(s);
+        store_clear_lowers(s);
+        store_unnamed_clear(s);
+        mutex_destroy(&s->lock);
         if (s->fd >= 0)
                 close(s->fd);
         free(s->path);
@@ -248,68 +248,6 @@ int store_layer_path(const struct digest *layer, const char *kind, const char *f
                 return r;
         n = strlen(out);
         snprintf(out + n, STORE_PATH_MAX - n, file ? "/%s/%s" : "/%s", kind, file);
-        return 0;
-}
-
-/* OUT has room for 3 N + 1 bytes. */
-static void escape(const char *s, size_t n, char *out)
-{
-        static const char digits[] = "0123456789ABCDEF";
-
-        for (size_t k = 0; k < n; k++) {
-                uint8_t c = (uint8_t) s[k];
-                bool alphanumeric = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-
-                if (alphanumeric || c == '-' || c == '_' || (c == '.' && k > 0)) {
-                        *out++ = (char) c;
-                } else {
-                        *out++ = '%';
-                        *out++ = digits[c >> 4];
-                        *out++ = digits[c & 15];
-                }
-        }
-        *out = '\0';
-}
-
-/* One component of a reference as one component of a path; store.h says how. */
-static int ref_component(const char *s, size_t n, char out[REF_COMPONENT_MAX + 1], struct error *e)
-{
-        char escaped[3 * REF_MAX + 1], hex[2 * DIGEST_MAX_SIZE + 1];
-        struct digest digest;
-        int r;
-
-        if (n == 0)
-                return error_set(e, ERROR_OTHER, EINVAL, "a reference with an empty part names nothing in the store");
-        escape(s, n, escaped);
-        if (strlen(escaped) <= REF_COMPONENT_MAX) {
-                memcpy(out, escaped, strlen(escaped) + 1);
-                return 0;
-        }
-        r = digest_of(DIGEST_SHA256, s, n, &digest);
-        if (r < 0)
-                return error_errno(e, -r, "hashing a long reference");
-        snprintf(out, REF_COMPONENT_MAX + 1, "%.*s%%~%s", REF_COMPONENT_KEEP, escaped, digest_hex(&digest, hex));
-        return 0;
-}
-
-/* The repository is one component, slashes included: a tag's file is never in the way of a longer repository's
- * directory. */
-static int ref_path(const char *name, char out[STORE_PATH_MAX], struct error *e)
-{
-        char registry[REF_COMPONENT_MAX + 1], repository[REF_COMPONENT_MAX + 1], tag[REF_COMPONENT_MAX + 1];
-        const char *slash = strchr(name, '/'), *colon = strrchr(name, ':');
-        int r;
-
-        if (strlen(name) > REF_MAX || !slash || !colon || colon < slash)
-                return error_set(e, ERROR_OTHER, EINVAL, "\"%.200s\" is no REGISTRY/REPOSITORY:TAG", name);
-        r = ref_component(name, (size_t) (slash - name), registry, e);
-        if (r == 0)
-                r = ref_component(slash + 1, (size_t) (colon - slash - 1), repository, e);
-        if (r == 0)
-                r = ref_component(colon + 1, strlen(colon + 1), tag, e);
-        if (r < 0)
-                return r;
-        snprintf(out, STORE_PATH_MAX, "refs/%s/%s/%s", registry, repository, tag);
         return 0;
 }
 
@@ -457,17 +395,15 @@ int store_draft_publish_image(struct store_draft *d, const char *key, struct err
 int store_image_open(struct store *s, const char *key)
 {
         char path[STORE_PATH_MAX];
-        int fd;
 
         if (!store_name_is_valid(key, KEY_MAX))
                 return -EINVAL;
         snprintf(path, sizeof(path), "images/%s", key);
-        fd = openat(s->fd, path, O_RDONLY | O_CLOEXEC);
-        return fd < 0 ? -errno : fd;
+        return store_open_file(s, path);
 }
 
 /* Small files that are checked when they are read need no fsync: one that a crash tore counts as absent. */
-static int put_file(struct store *s, const char *path, const void *data, size_t n, struct error *e)
+int store_put_file(struct store *s, const char *path, const void *data, size_t n, struct error *e)
 {
         _cleanup_draft_ struct store_draft d = STORE_DRAFT_INIT;
         int r;
@@ -483,7 +419,7 @@ static int put_file(struct store *s, const char *path, const void *data, size_t 
 
 /* ---- blobs ---- */
 
-int store_blob_get(struct store *s, const struct digest *digest, size_t max, struct buf *ret, struct error *e)
+static int get_blob(struct store *s, const struct digest *digest, size_t max, struct buf *ret, struct error *e)
 {
         _cleanup_buf_ struct buf b = { 0 };
         struct error why = ERROR_INIT;
@@ -515,6 +451,18 @@ int store_blob_get(struct store *s, const struct digest *digest, size_t max, str
         return 0;
 }
 
+int store_blob_get(struct store *s, const struct digest *digest, size_t max, struct buf *ret, struct error *e)
+{
+        struct error other = ERROR_INIT;
+        int r = get_blob(s, digest, max, ret, e);
+
+        /* What is wrong with one store is no reason not to look into the next; the first one's words remain. */
+        for (size_t k = 1; r < 0 && r != -EINVAL && store_at(s, k); k++)
+                if (get_blob(store_at(s, k), digest, max, ret, &other) == 0)
+                        r = 0;
+        return r;
+}
+
 int store_blob_put(struct store *s, const struct digest *digest, const void *data, size_t n, struct error *e)
 {
         char path[STORE_PATH_MAX];
@@ -523,64 +471,5 @@ int store_blob_put(struct store *s, const struct digest *digest, const void *dat
         r = digest_path("blobs", digest, path, e);
         if (r == 0)
                 r = digest_verify(digest, data, n, path, e);
-        return r < 0 ? r : put_file(s, path, data, n, e);
-}
-
-/* ---- refs ---- */
-
-int store_parse_ref(char *text, size_t length, struct digest *ret, int64_t *ret_time)
-{
-        char *space = memchr(text, ' ', length);
-        uint64_t when = 0;
-        int r;
-
-        if (!space || text[length - 1] != '\n' || strlen(text) != length)
-                return -EBADMSG;
-        *space = text[length - 1] = '\0';
-        r = digest_parse(text, ret, NULL);
-        if (r == 0)
-                r = str_to_u64(space + 1, &when);
-        if (r < 0 || when > INT64_MAX)
-                return -EBADMSG;
-        *ret_time = (int64_t) when;
-        return 0;
-}
-
-int store_ref_get(struct store *s, const char *name, struct digest *ret, int64_t *ret_time, struct error *e)
-{
-        _cleanup_buf_ struct buf b = { 0 };
-        char path[STORE_PATH_MAX];
-        struct digest digest;
-        int64_t when;
-        int r;
-
-        r = ref_path(name, path, e);
-        if (r < 0)
-                return r;
-        r = file_read(s->fd, path, STORE_REF_MAX, &b, e);
-        if (r == -ENOENT)
-                return error_set(e, ERROR_NOT_FOUND, ENOENT, "store %s: %s was never resolved", s->path, name);
-        if (r < 0 && r != -EFBIG) {
-                error_prefix(e, "store %s", s->path);
-                return r;
-        }
-        if (r == -EFBIG || b.len == 0 || store_parse_ref(b.data, b.len, &digest, &when) < 0) {
-                log_warning("store %s: %s: damaged, counts as absent", s->path, path);
-                return error_set(e, ERROR_NOT_FOUND, ENOENT, "store %s: %s: damaged", s->path, path);
-        }
-        *ret = digest;
-        *ret_time = when;
-        return 0;
-}
-
-int store_ref_put(struct store *s, const char *name, const struct digest *digest, struct error *e)
-{
-        char path[STORE_PATH_MAX], text[DIGEST_STRING_MAX + 32], formatted[DIGEST_STRING_MAX];
-        int n, r;
-
-        r = ref_path(name, path, e);
-        if (r < 0)
-                return r;
-        n = snprintf(text, sizeof(text), "%s %jd\n", digest_format(digest, formatted), (intmax_t) time(NULL));
-        return put_file(s, path, text, (size_t) n, e);
+        return r < 0 ? r : store_put_file(s, path, data, n, e);
 }

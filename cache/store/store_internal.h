@@ -15,6 +15,8 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "maps are used where they lie");
 
+struct map;
+
 TAILQ_HEAD(content_list, content);
 
 /* Keeps the store within its limit (evict.c). */
@@ -23,7 +25,7 @@ struct evictor {
         atomic_uint_fast64_t used;    /* when it last looked, less what it took away */
         atomic_uint_fast64_t written; /* by this process since then */
         atomic_bool looked;           /* `used` says something */
-        atomic_bool stuck;            /* over the limit, and nothing more can be taken away */
+        atomic_bool stuck;            /* it found less than it wanted to take away */
         atomic_bool disk_is_full;     /* somebody could not write: take away more than the limit wants */
         atomic_bool wanted;           /* it is to look */
         atomic_uint leaving;          /* layers that wait to be closed */
@@ -40,6 +42,13 @@ struct store {
         char *path;
         int fd;
         bool read_only;
+        bool lower;            /* one of another store's `lowers` */
+        uid_t owner;           /* of the directory */
+        struct store **lowers; /* what was added, in that order; fixed before threads use the store */
+        size_t lower_count;
+        struct mutex lock; /* of what follows */
+        /* What a read-only store could not take: path → descriptor + 1; or NULL. */
+        struct map *unnamed GUARDED_BY(lock);
         atomic_int_fast64_t room; /* bytes that may be written before the disk is asked again */
         atomic_bool full;         /* said so once */
 
@@ -83,16 +92,66 @@ int store_move(struct store *s, const char *from, const char *to);
  * afterwards. */
 int store_draft_move(struct store_draft *d, const char *to, struct error *e);
 
+/* Writes the file at PATH, whole. */
+int store_put_file(struct store *s, const char *path, const void *data, size_t n, struct error *e);
+
 /* Removes a file, or a directory with all that is in it. What is gone already is fine. Returns 0 or -errno. */
 int store_remove_tree(int at, const char *name);
 
-/* ---- refs (store.c) ---- */
+/* ---- refs (refs.c) ---- */
 
 /* A ref's file is shorter. */
 #define STORE_REF_MAX 256
 
 /* "<digest> <unix time>\n"; TEXT, of LENGTH bytes (at least 1) and a NUL, is cut in pieces. Returns 0 or -EBADMSG. */
 int store_parse_ref(char *text, size_t length, struct digest *ret, int64_t *ret_time);
+
+/* ---- other stores (lower.c) ---- */
+
+/* Closes what was added. */
+void store_clear_lowers(struct store *s);
+
+/* 0 when FD, a file of S, may be believed: in a store that was added, a regular file that belongs to the store's owner
+ * or root and that nobody else may write. Returns -EPERM, with a line in the log, or -errno. */
+int store_check_file(const struct store *s, int fd, const char *path);
+
+/* Opens the file at PATH of S alone, for reading, and checks it. A descriptor, or -errno. */
+int store_open_file(const struct store *s, const char *path);
+
+/* ---- what a read-only store could not take (unnamed.c) ---- */
+
+/* PATH is the file that FD would have become: it is found as long as S is open. FD stays the caller's. */
+int store_unnamed_put(struct store *s, const char *path, int fd);
+
+/* A descriptor of its own, or -ENOENT. */
+int store_unnamed_get(struct store *s, const char *path);
+void store_unnamed_clear(struct store *s);
+
+/* ---- content in other stores (lower.c) ---- */
+
+/* The same layer's content in the stores that were added: where they have any that fits. */
+struct content_lowers {
+        struct content **items;
+        size_t count;
+};
+
+/* KIND is what the layer is called in one's own store: ".by-<uid>" behind it counts for that one alone. Returns 0 or
+ * -ENOMEM. */
+int content_lowers_open(struct content_lowers *l, struct store *s, const struct digest *layer, const char *kind,
+                        const struct chunk_table *table);
+void content_lowers_close(struct content_lowers *l);
+bool content_lowers_have(const struct content_lowers *l, size_t i);
+
+/* content_read, each chunk from the first place that has it: OWN, then L. */
+int content_lowers_read(const struct content_lowers *l, struct content *own, const struct chunk_table *table,
+                        uint64_t offset, size_t length, void *out);
+
+/* content_has and content_read of one place alone. */
+bool content_has_here(struct content *c, size_t i);
+int content_read_here(struct content *c, uint64_t offset, size_t length, void *out);
+
+/* False when there are no files, or none that fit. */
+bool content_is_there(const struct content *c);
 
 /* ---- the filesystem (filesystem.c) ---- */
 
@@ -170,6 +229,7 @@ struct content {
         uint32_t opened;        /* tick */
         uint64_t idle_ms;       /* when it was opened: since somebody used it */
         _Atomic uint32_t touched;
+        struct content_lowers lowers;                                /* the same layer's in other stores */
         bool entered;                                                /* in the evictor's list */
         enum { EVICT_UNTRIED, EVICT_LOCKED, EVICT_REFUSED } evicted; /* the evictor's own: has it the layer's lock? */
         TAILQ_ENTRY(content) siblings;                               /* guarded by the evictor's lock */

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/statvfs.h>
 
+#include "regfs/mount.h"
 #include "regfs/text.h"
 
 /* The tree never changes: names, attributes and absences may be kept for as long as the kernel can count. */
@@ -49,7 +50,8 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 {
         const unsigned wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS |
                                 FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_NO_OPEN_SUPPORT |
-                                FUSE_CAP_NO_OPENDIR_SUPPORT | FUSE_CAP_EXPORT_SUPPORT | FUSE_CAP_EXPLICIT_INVAL_DATA;
+                                FUSE_CAP_NO_OPENDIR_SUPPORT | FUSE_CAP_EXPORT_SUPPORT | FUSE_CAP_EXPLICIT_INVAL_DATA |
+                                FUSE_CAP_IOCTL_DIR;
 
         (void) userdata;
         conn->want |= conn->capable & wanted;
@@ -290,6 +292,31 @@ static void op_statfs(fuse_req_t req, fuse_ino_t ino)
         fuse_reply_statfs(req, &st);
 }
 
+/* The one thing that a mount tells of itself: what no name in the tree stands for. */
+static void op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fuse_file_info *fi, unsigned flags,
+                     const void *in, size_t in_size, size_t out_size)
+{
+        struct ops_state *s = state_of(req);
+        struct mount_status status = { .pid = (int64_t) getpid() };
+        struct prefetch_status prefetch;
+
+        (void) arg;
+        (void) fi;
+        (void) flags;
+        (void) in;
+        (void) in_size;
+        if (ino != FUSE_ROOT_ID || cmd != (unsigned) MOUNT_GET_STATUS || out_size < sizeof(status)) {
+                fuse_reply_err(req, ENOTTY);
+                return;
+        }
+        if (s->prefetch) {
+                prefetch_get_status(s->prefetch, &prefetch);
+                status.prefetch_total = prefetch.total;
+                status.prefetch_done = prefetch.done;
+        }
+        fuse_reply_ioctl(req, 0, &status, sizeof(status));
+}
+
 static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
         const struct inode *n = inode_of(req, ino);
@@ -320,6 +347,7 @@ const struct fuse_lowlevel_ops fuse_operations = {
         .read = op_read,
         .readdir = op_readdir,
         .readdirplus = op_readdirplus,
+        .ioctl = op_ioctl,
         .getxattr = op_getxattr,
         .listxattr = op_listxattr,
         .statfs = op_statfs,

@@ -16,6 +16,7 @@ struct map;
 /* What the operations get as user data. */
 struct ops_state {
         struct image *image;
+        struct prefetch *prefetch; /* or NULL */
         struct mutex lock;
         struct cond idle;
         struct map *pending GUARDED_BY(lock); /* id → struct pending: reads that wait for a flight */

@@ -51,9 +51,12 @@ static bool is_reference(const char *index)
 static int allow_store(struct sandbox *s, const struct regfs_options *o, struct error *e)
 {
         _cleanup_(store_close_ptr) struct store *store = NULL;
-        int r = store_open(o->cache_dir, &store, e);
+        const struct store *one;
+        int r = store_open_all(o->cache_dir, o->stores, &store, e);
 
-        return r < 0 ? r : sandbox_allow(s, store_path(store), SANDBOX_WRITE, e);
+        for (size_t k = 0; r == 0 && (one = store_at(store, k)); k++)
+                r = sandbox_allow(s, store_path(one), k == 0 ? SANDBOX_WRITE : SANDBOX_READ, e);
+        return r;
 }
 
 /* ---- registries ---- */

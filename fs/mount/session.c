@@ -174,6 +174,9 @@ static int unmount(struct session *s, struct error *e)
 
         if (s->unmount && !is_gone(s)) {
                 r = s->unmount(s->unmount_context, e);
+                if (r < 0)
+                        error_prefix(e, "%s: cannot be unmounted (regfs umount %s does it)", s->directory,
+                                     s->directory);
                 forget_mount(s);
         }
         fuse_session_unmount(s->fuse);
@@ -243,6 +246,7 @@ int session_mount(struct image *image, const struct session_options *options, st
         r = ops_state_init(&s->state, image);
         if (r < 0)
                 return error_oom(e);
+        s->state.prefetch = options->prefetch;
         s->unmount = options->unmount;
         s->unmount_context = options->unmount_context;
         s->directory = strdup(options->directory);

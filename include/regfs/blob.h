@@ -47,6 +47,7 @@ struct blob_ops {
                           uint64_t patience_ms, struct blob_range **ret, struct error *e);
         int (*range_wait)(struct blob_range *r, uint64_t n, uint64_t *ret_received, struct error *e);
         struct blob_range *(*range_close)(struct blob_range *r);
+        unsigned (*doubt)(struct blob *b); /* NULL: it says the same again */
         struct blob *(*free)(struct blob *b);
 };
 
@@ -91,6 +92,13 @@ static inline struct blob_range *blob_range_close(struct blob_range *r)
         return r ? r->blob->ops->range_close(r) : NULL;
 }
 DEFINE_CLEANUP(struct blob_range *, blob_range_close)
+
+/* What the blob brought last is wrong: from now on somebody else is asked first, where there is somebody else. Returns
+ * how many times in all it makes sense to ask anew before one gives up. */
+static inline unsigned blob_doubt(struct blob *b)
+{
+        return b->ops->doubt ? b->ops->doubt(b) : 0;
+}
 
 /* Reads on through a long stretch of a blob. */
 struct blob_stream {
@@ -187,6 +195,11 @@ char *referrers_tag(const struct digest *subject, char *out);
  * it. */
 int source_blob_read(struct source *s, const struct descriptor *descriptor, struct pool *pool, size_t max,
                      deadline_t deadline, struct buf *ret, struct error *e);
+
+/* The image REF of a registry that is not asked, because the user said so: everything that would be, manifests, blobs,
+ * bytes of a blob, is an error (NOT_FOUND) that names it and says that it is not in the store. */
+struct reference;
+int offline_source_new(const struct reference *ref, struct source **ret, struct error *e);
 
 /* oci:DIR[:TAG]. Reads index.json. Which manifest is meant is decided when somebody asks for it (resolve, manifest of
  * digest NULL): without a tag there must be one image then. Blobs are files. */

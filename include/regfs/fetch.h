@@ -35,6 +35,7 @@ struct fetcher_options {
         struct pool *pool;
         struct workers *workers;
         uint64_t timeout_ms;       /* for one flight, with all retries; 0: 60 s */
+        bool alone;                /* the blob can't be had: what fails is what somebody waits for and nothing else */
         fetch_recover_fn *recover; /* or NULL: such a chunk is an error */
         void *recover_context;
 };
@@ -80,6 +81,24 @@ int fetch_wait(const struct fetch_part *parts, size_t count, uint8_t *out, struc
 
 /* Brings the chunks of [offset, offset + length) into the store at that priority; nobody waits. */
 void fetch_ahead(struct fetcher *f, uint64_t offset, uint64_t length, enum priority priority);
+
+/* Brings all chunks of a layer, or some, into the store, each byte once, a few flights at a time so that neither memory
+ * nor the end of the process waits for many. */
+struct fetch_fill {
+        const uint8_t *wanted; /* one byte for each chunk: not 0 where it is wanted; NULL: all are */
+        enum priority priority;
+        /* Called several times a second with the bytes of the blob that are settled so far; not 0: it ends with
+         * -ECANCELED. Or NULL. */
+        int (*progress)(void *context, uint64_t done);
+        void *context;
+};
+
+/* The bytes of the blob that FILL is about, and of these the ones whose content is there. */
+void fetch_fill_size(struct fetcher *f, const struct fetch_fill *fill, uint64_t *ret_total, uint64_t *ret_there);
+
+/* Returns 0 with everything there that can be kept; -errno with E after the first failure: -ENOSPC where the store keeps
+ * nothing. What is under way then comes to its end by itself. One at a time for one fetcher. */
+int fetch_fill(struct fetcher *f, const struct fetch_fill *fill, struct error *e);
 
 struct fetch_stats {
         uint64_t flights, joined;

@@ -4,13 +4,17 @@
 /* The FUSE side: a session that serves one image at one directory, and the kernel's table of such mounts. */
 
 #include "regfs/error.h"
+#include <sys/ioctl.h>
+
 #include "regfs/image.h"
+#include "regfs/prefetch.h"
 
 struct session;
 
 struct session_options {
-        const char *directory;    /* absolute */
-        const char *fuse_options; /* "allow_other,default_permissions,…": handed to libfuse; or NULL */
+        const char *directory;     /* absolute */
+        struct prefetch *prefetch; /* that the mount tells about; borrowed; or NULL */
+        const char *fuse_options;  /* "allow_other,default_permissions,…": handed to libfuse; or NULL */
         /* Unmounts in the place of libfuse, which may not any more in a process that is confined; or NULL. */
         int (*unmount)(void *context, struct error *e);
         void *unmount_context;
@@ -32,6 +36,17 @@ int session_run(struct session *s, struct error *e);
 struct session *session_free(struct session *s);
 DEFINE_CLEANUP(struct session *, session_free)
 
+/* ---- what a mount tells of itself ---- */
+
+/* The answer to ioctl(2) MOUNT_GET_STATUS on the root of a mount. */
+struct mount_status {
+        int64_t pid;             /* of the process that serves it */
+        uint64_t prefetch_total; /* bytes; 0: there is nothing to fetch */
+        uint64_t prefetch_done;
+};
+
+#define MOUNT_GET_STATUS _IOR('r', 0x66, struct mount_status)
+
 /* ---- the mount table ---- */
 
 struct mount_entry {
@@ -39,7 +54,9 @@ struct mount_entry {
         char *reference; /* canonical */
         char *digest;
         char *platform;
-        long pid; /* 0 when unknown */
+        long pid;     /* 0 when unknown */
+        bool answers; /* it has been asked and has told its status */
+        struct mount_status status;
 };
 
 struct mount_table {
@@ -52,7 +69,12 @@ char *mount_source_format(const char *reference, const char *digest, const char 
 
 /* The regfs mounts of this mount namespace, from /proc/self/mountinfo. */
 int mount_table_read(struct mount_table *ret, struct error *e);
+int mount_table_parse(char *text, struct mount_table *ret, struct error *e); /* its text, which is used up */
 void mount_table_clear(struct mount_table *t);
+
+/* Asks each mount for its status, and waits PATIENCE_MS for all of them together: dead ones, ones that hang and those of
+ * other users do not answer. The process must have one thread. */
+void mount_table_ask(struct mount_table *t, unsigned patience_ms);
 
 /* Unmounts the regfs mount at DIRECTORY, a dead daemon's too, and waits until its daemon has ended (at most 10 s).
  * LAZY detaches a busy one. Errors are of kind MOUNT. */

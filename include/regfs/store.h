@@ -19,7 +19,12 @@
  * Locks between processes only save work: whoever finds one taken looks for the result, and in the end does the work
  * itself. Where a filesystem is no good at locks (NFS, SMB, FUSE and their like, or the first one fails) the store does
  * without, and says so in the log once.
+ *
+ * Behind a store others may stand that are only read (store_add): blobs, refs, TOCs, image indexes and content that it
+ * does not have are looked for there. What is new goes to the first one.
  */
+
+#include <sys/types.h>
 
 #include "regfs/base.h"
 #include "regfs/chunk.h"
@@ -37,6 +42,27 @@ struct store *store_close(struct store *s);
 DEFINE_CLEANUP(struct store *, store_close)
 const char *store_path(const struct store *s);
 
+/* Adds the finished store at DIRECTORY, which is looked into behind S and those that were added before. Nothing in it is
+ * written or locked, so it may lie on read-only media, be exported by another machine, or belong to another user: naming
+ * it is trusting its owner. It must be there, and nobody but its owner and root may be able to write it: a directory
+ * for which that is not so is refused, a file counts as absent. Before S is used by several threads. */
+int store_add(struct store *s, const char *directory, struct error *e);
+
+/* As store_open, with all of STORES (NULL-terminated; or NULL) added. Where DIRECTORY can't be had because its place is
+ * read-only or not to be entered, the first of STORES stands in its place. */
+int store_open_all(const char *directory, const char *const *stores, struct store **ret, struct error *e);
+
+/* S itself (K = 0) and those that were added; NULL behind the last. */
+struct store *store_at(struct store *s, size_t k);
+
+/* True for a store of another user who is not root. What it says of a tree may have been made to deceive the reader's
+ * code and may change while it is read: TOCs and image indexes are to be copied and checked row by row, and what is
+ * made from them is nobody else's to use, so it does not go to S under its plain name. */
+bool store_is_foreign(const struct store *s);
+uid_t store_owner(const struct store *s);
+/* What the store is kept to where nobody says otherwise. */
+#define STORE_LIMIT_DEFAULT (10 * GIB)
+
 /* The store is kept to so many bytes by taking away what was not used for longest: single chunks of layers that this
  * process has open, whole layers otherwise, and none that another process has open. Before anything is written; by
  * default there is no limit. For a moment there may be more: 1/32 of the limit, but 8 MiB at least and 256 MiB at most;
@@ -47,12 +73,12 @@ void store_set_limit(struct store *s, uint64_t bytes);
 void store_touch(struct store *s, int fd);
 
 /* A small blob, verified against its digest: 0 with *RET replaced, -ENOENT, or -errno with E; -EFBIG past MAX bytes.
- * A blob that fails is removed and counts as absent. */
+ * A blob that fails is removed (in S, not in those that were added) and counts as absent. */
 int store_blob_get(struct store *s, const struct digest *digest, size_t max, struct buf *ret, struct error *e);
 int store_blob_put(struct store *s, const struct digest *digest, const void *data, size_t n, struct error *e);
 
-/* What NAME ("docker.io/library/alpine:edge") last resolved to, and when (unix seconds): 0, -ENOENT (a damaged file
- * included), or -EINVAL for anything but REGISTRY/REPOSITORY:TAG of at most 1024 bytes.
+/* What NAME ("docker.io/library/alpine:edge") last resolved to, and when (unix seconds), in any of the stores: 0, -ENOENT
+ * (a damaged file included), or -EINVAL for anything but REGISTRY/REPOSITORY:TAG of at most 1024 bytes.
  *
  * Each of the three becomes one path component, so that no name is in another's way: the registry is what precedes
  * the first "/", the tag what follows the last ":". Letters, digits, "-", "_" and "." (not in front) stand for
@@ -61,7 +87,7 @@ int store_blob_put(struct store *s, const struct digest *digest, const void *dat
 int store_ref_get(struct store *s, const char *name, struct digest *ret, int64_t *ret_time, struct error *e);
 int store_ref_put(struct store *s, const char *name, const struct digest *digest, struct error *e);
 
-/* An image index by key, read-only: a descriptor, or -ENOENT. */
+/* An image index by key, of S alone, read-only: a descriptor, or -ENOENT. */
 int store_image_open(struct store *s, const char *key);
 
 /* A file being written below tmp/: write to fd, then publish or drop. */
@@ -119,10 +145,13 @@ bool patience_left(struct patience *p, uint64_t progress, uint64_t *ret_pause_ms
 
 #define LAYER_KIND_MAX 96
 
-/* The TOC of a layer, read-only: a descriptor, or -ENOENT. */
+/* The TOC of a layer, read-only: a descriptor, or -ENOENT. The first one of all stores, and that of S alone. */
 int store_layer_toc(struct store *s, const struct digest *layer, const char *kind);
+int store_layer_toc_here(struct store *s, const struct digest *layer, const char *kind);
 
-/* A layer being indexed: a directory below tmp/ that is published whole or not at all. Used by one thread. */
+/* A layer being indexed: a directory below tmp/ that is published whole or not at all. Used by one thread. In a
+ * read-only store, its TOC is an unnamed temporary file instead, which S finds until it is closed, and its content is not
+ * kept. */
 struct layer_draft;
 
 int layer_draft_new(struct store *s, const struct digest *layer, const char *kind, struct layer_draft **ret,
@@ -159,7 +188,12 @@ int store_layer_remove(struct store *s, const struct digest *layer, const char *
 struct content;
 
 /* Opens content and map; files that are missing or of another cut into chunks are begun afresh. Where that is
- * impossible (read-only store, full disk) it still succeeds, with a line in the log, and every chunk is absent. */
+ * impossible (read-only store, full disk) it still succeeds, with a line in the log, and every chunk is absent. Chunks
+ * that stores which were added have are there, too, where their content is of the same cut.
+ *
+ * KIND may have ".by-<uid>" behind it, for a TOC that came from that user's store: what is fetched by it is kept apart, for
+ * it alone to use. */
+#define LAYER_KIND_BY ".by-"
 
 int content_open(struct store *s, const struct digest *layer, const char *kind, const struct chunk_table *table,
                  struct content **ret, struct error *e);

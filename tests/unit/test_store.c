@@ -473,6 +473,7 @@ static void use_read_only_store(const struct place *p)
         struct store *s = NULL;
         struct buf b = { 0 };
         struct digest d, found;
+        char text[8];
         int64_t when;
         int fd;
 
@@ -491,7 +492,14 @@ static void use_read_only_store(const struct place *p)
         CHECK(strstr(e.message, p->store));
         CHECK(store_ref_put(s, "h/a:b", &d, &e) == -EROFS && e.code == EROFS);
         CHECK(store_draft_new(s, &draft, &e) == -EROFS && draft.fd == -1);
-        CHECK(layer_draft_new(s, &d, "plain", &l, &e) == -EROFS && !l);
+        /* A layer that it lacks is indexed for this process alone. */
+        CHECK(layer_draft_new(s, &d, "other", &l, &e) == 0 && write(layer_draft_toc_fd(l), "toc", 3) == 3);
+        CHECK(layer_draft_append(l, "x", 1, &e) == 0 && layer_draft_chunk(l, 0, 1, 0, &e) == 0);
+        CHECK(store_layer_toc(s, &d, "other") == -ENOENT && layer_draft_publish(l, &e) == 0);
+        l = layer_draft_free(l);
+        fd = store_layer_toc(s, &d, "other");
+        CHECK(fd >= 0 && pread(fd, text, sizeof(text), 0) == 3 && memcmp(text, "toc", 3) == 0);
+        close(fd);
         CHECK(store_layer_remove(s, &d, "plain", &e) == -EROFS);
         buf_free(&b);
         store_close(s);

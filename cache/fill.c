@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Bringing a layer into the store, or a part of it: a few steps of a flight's size are under way, and when the oldest
+ * has ended the next one begins. */
+
+#include "fetch_internal.h"
+
+#define STEPS_MAX 4
+#define LOOK_MS 100
+
+/* Rows [first, end), and the blob bytes of what is wanted of them. */
+struct step {
+        size_t first, end;
+        uint64_t bytes;
+        bool again; /* what others had under way did not come: asked for by ourselves */
+};
+
+struct filling {
+        struct fetcher *fetcher;
+        const struct fetch_fill *fill;
+        struct step steps[STEPS_MAX]; /* oldest first */
+        size_t count;
+        size_t next;          /* row */
+        uint64_t done;        /* blob bytes */
+        struct error failure; /* guarded by fetcher->lock */
+};
+
+static bool is_wanted(const struct fetcher *f, const struct fetch_fill *fill, size_t i)
+{
+        return f->options.table->chunks[i].codec != CODEC_ZEROS && (!fill->wanted || fill->wanted[i]);
+}
+
+/* Of the unit U: whether anything is wanted, and whether all of that is there. */
+static void look_at(struct fetcher *f, const struct fetch_fill *fill, const struct span *u, bool *ret_wanted,
+                    bool *ret_there)
+{
+        *ret_wanted = false;
+        *ret_there = true;
+        for (size_t i = u->first; i < u->end; i++) {
+                if (!is_wanted(f, fill, i))
+                        continue;
+                *ret_wanted = true;
+                if (!content_has(f->options.content, i))
+                        *ret_there = false;
+        }
+}
+
+void fetch_fill_size(struct fetcher *f, const struct fetch_fill *fill, uint64_t *ret_total, uint64_t *ret_there)
+{
+        uint64_t total = 0, present = 0;
+        struct span u;
+
+        for (size_t i = 0; i < f->options.table->chunk_count; i = u.end) {
+                bool wanted, there;
+
+                u = plan_unit(f->options.table, i);
+                look_at(f, fill, &u, &wanted, &there);
+                if (!wanted)
+                        continue;
+                total += u.to - u.from;
+                if (there)
+                        present += u.to - u.from;
+        }
+        *ret_total = total;
+        *ret_there = present;
+}
+
+/* The next rows, without a gap, that are wanted and not there; up to the end of an aligned window of the blob, where
+ * flights end. False when there are none. */
+static bool next_step(struct filling *l, struct step *ret)
+{
+        const struct chunk_table *t = l->fetcher->options.table;
+        uint64_t size = l->fetcher->window_max;
+        struct step s = { 0 };
+
+        while (l->next < t->chunk_count) {
+                struct span u = plan_unit(t, l->next);
+                bool wanted, there;
+
+                look_at(l->fetcher, l->fill, &u, &wanted, &there);
+                if (s.bytes > 0 && (!wanted || there || u.from / size != t->chunks[s.first].blob_offset / size))
+                        break;
+                l->next = u.end;
+                if (!wanted || there)
+                        continue;
+                if (s.bytes == 0)
+                        s.first = u.first;
+                s.end = u.end;
+                s.bytes += u.to - u.from;
+        }
+        *ret = s;
+        return s.bytes > 0;
+}
+
+static bool is_under_way(struct fetcher *f, const struct step *s) REQUIRES(f->lock)
+{
+        for (size_t i = s->first; i < s->end; i++)
+                if (map_get(f->in_flight, &i, sizeof(i)))
+                        return true;
+        return false;
+}
+
+static bool is_there(struct fetcher *f, const struct step *s)
+{
+        for (size_t i = s->first; i < s->end; i++)
+                if (!content_has(f->options.content, i))
+                        return false;
+        return true;
+}
+
+static void begin(struct filling *l, struct step s)
+{
+        mutex_lock(&l->fetcher->lock);
+        (void) plan_rows(l->fetcher, s.first, s.end, l->fill->priority);
+        mutex_unlock(&l->fetcher->lock);
+        l->steps[l->count++] = s;
+}
+
+/* Waits a little for the oldest step. Returns 1 when it has ended. */
+static int wait_for_oldest(struct filling *l, struct error *e)
+{
+        struct fetcher *f = l->fetcher;
+        bool under_way, keeps_nothing;
+        int failed;
+
+        mutex_lock(&f->lock);
+        under_way = is_under_way(f, &l->steps[0]);
+        if (under_way && l->failure.code == 0) {
+                (void) cond_wait_until(&f->idle, &f->lock, deadline_in(LOOK_MS));
+                under_way = is_under_way(f, &l->steps[0]);
+        }
+        keeps_nothing = f->keeps_nothing;
+        failed = l->failure.code;
+        if (failed != 0 && e)
+                *e = l->failure;
+        mutex_unlock(&f->lock);
+        if (failed != 0)
+                return -failed;
+        if (!under_way && keeps_nothing && !is_there(f, &l->steps[0]))
+                return error_set(e, ERROR_OTHER, ENOSPC, "%s: the store keeps no content", f->options.blob->name);
+        return !under_way;
+}
+
+/* The oldest step has ended: what is not there then was another flight's, which brought less, or has been evicted. */
+static void end_oldest(struct filling *l)
+{
+        struct step s = l->steps[0];
+
+        for (size_t k = 1; k < l->count; k++)
+                l->steps[k - 1] = l->steps[k];
+        l->count--;
+        if (!s.again && !is_there(l->fetcher, &s)) {
+                s.again = true;
+                begin(l, s);
+        } else {
+                l->done += s.bytes;
+        }
+}
+
+static int run(struct filling *l, struct error *e)
+{
+        size_t steps_max = l->fill->priority == PRIORITY_BACKGROUND ? STEPS_MAX / 2 : STEPS_MAX;
+        struct step s;
+        int r = 0;
+
+        while (r >= 0) {
+                if (l->fill->progress && l->fill->progress(l->fill->context, l->done) != 0)
+                        return error_set(e, ERROR_OTHER, ECANCELED, "%s: interrupted", l->fetcher->options.blob->name);
+                while (l->count < steps_max && next_step(l, &s))
+                        begin(l, s);
+                if (l->count == 0)
+                        return 0;
+                r = wait_for_oldest(l, e);
+                if (r > 0)
+                        end_oldest(l);
+        }
+        return r;
+}
+
+int fetch_fill(struct fetcher *f, const struct fetch_fill *fill, struct error *e)
+{
+        struct filling l = { .fetcher = f, .fill = fill };
+        uint64_t total;
+        int r;
+
+        if (f->options.alone)
+                return 0;
+        if (!content_keeps(f->options.content))
+                return error_set(e, ERROR_OTHER, EROFS, "%s: the store keeps no content", f->options.blob->name);
+        fetch_fill_size(f, fill, &total, &l.done);
+        mutex_lock(&f->lock);
+        f->filling = &l.failure;
+        f->keeps_nothing = false; /* it may have been full */
+        mutex_unlock(&f->lock);
+        r = run(&l, e);
+        mutex_lock(&f->lock);
+        f->filling = NULL;
+        mutex_unlock(&f->lock);
+        return r;
+}
