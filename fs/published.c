@@ -262,7 +262,7 @@ static int receive_patiently(const struct published_import *import, struct blob 
 {
         int r = receive(import, blob, fd, e);
 
-        for (unsigned attempt = 0; r == -EBADMSG && attempt < blob_doubt(blob); attempt++) {
+        for (unsigned attempt = 0; r == -EBADMSG && attempt < MAX(blob_doubt(blob), 1U); attempt++) {
                 if (ftruncate(fd, 0) < 0)
                         return error_errno(e, errno, "store %s: writing a table", store_path(import->store));
                 r = receive(import, blob, fd, e);
