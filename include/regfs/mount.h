@@ -71,7 +71,7 @@ char *mount_source_format(const char *reference, const char *digest, const char 
 int mount_table_read(struct mount_table *ret, struct error *e);
 void mount_table_clear(struct mount_table *t);
 
-/* Asks each mount for its status, and waits PATIENCE_MS for all of them together: dead ones, ones that hang and those of
+/* Asks each mount that has something to tell for its status, and waits PATIENCE_MS for all of them together: dead ones, ones that hang and those of
  * other users do not answer. The process must have one thread. */
 void mount_table_ask(struct mount_table *t, unsigned patience_ms);
 
