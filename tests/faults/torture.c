@@ -18,7 +18,7 @@
 
 #include "regfs.h"
 
-#define CASES_BY_DEFAULT 24
+#define CASES_BY_DEFAULT 12
 #define CASE_SECONDS 60
 #define FILES_MAX 4096
 #define READ_SIZE 100003
