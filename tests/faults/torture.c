@@ -18,7 +18,7 @@
 
 #include "regfs.h"
 
-#define CASES_BY_DEFAULT 24
+#define CASES_BY_DEFAULT 12
 #define CASE_SECONDS 60
 #define FILES_MAX 4096
 #define READ_SIZE 100003
@@ -81,8 +81,12 @@ static void blame(const char *format, ...)
         va_end(arguments);
         fprintf(stderr, "\n");
         fault_print();
-        if (++failures >= FAILURES_MAX)
+        if (++failures >= FAILURES_MAX) {
+                void *made = layout;
+
+                (void) layout_teardown(&made);
                 exit(1);
+        }
 }
 
 static void on_alarm(int number _unused_)
