@@ -20,6 +20,8 @@
 #include "regfs/mount.h"
 #include "regfs/text.h"
 
+#define BUSY_PAUSE_MS 50
+#define BUSY_PAUSES 10
 #define MOUNT_TABLE_MAX (64 * MIB)
 #define DAEMON_END_MS 10000
 
@@ -233,7 +235,7 @@ static int run_fusermount(const char *directory, bool lazy, struct error *e)
         return error_set(e, ERROR_MOUNT, EBUSY, "%s: fusermount3 could not unmount it", directory);
 }
 
-static int unmount(const char *directory, bool lazy, struct error *e)
+static int unmount_now(const char *directory, bool lazy, struct error *e)
 {
         if (geteuid() != 0)
                 return run_fusermount(directory, lazy, e);
@@ -241,6 +243,20 @@ static int unmount(const char *directory, bool lazy, struct error *e)
                 return 0;
         return error_set(e, ERROR_MOUNT, errno, "%s: %s%s", directory, strerror(errno),
                          errno == EBUSY ? ": somebody works in it (--lazy detaches it all the same)" : "");
+}
+
+/* Who looks at a mount only, as `regfs mounts` and desktops do, is through in a moment. */
+static int unmount(const char *directory, bool lazy, struct error *e)
+{
+        const struct timespec pause = { .tv_nsec = BUSY_PAUSE_MS * 1000000L };
+        int r = unmount_now(directory, lazy, e);
+
+        /* fusermount3 speaks for itself, each time. */
+        for (unsigned k = 0; r == -EBUSY && geteuid() == 0 && k < BUSY_PAUSES; k++) {
+                nanosleep(&pause, NULL);
+                r = unmount_now(directory, lazy, e);
+        }
+        return r;
 }
 
 /* A descriptor that becomes readable when the process ends; -1 when it has, or when this can't be known. */

@@ -25,9 +25,9 @@
 #define CHUNK_LENGTH (96 * KIB)
 #define LAYER_SIZE ((uint64_t) CHUNKS * CHUNK_LENGTH)
 #define CACHE_SIZE (2 * MIB)
-#define POOL_SIZE (1 * MIB)
+#define POOL_SIZE (2 * MIB)
 #define READERS 8
-#define READS 150
+#define READS 60
 #define READ_MAX (3 * CHUNK_LENGTH)
 #define KEYS 4
 #define TIMEOUT_MS 2000
@@ -158,7 +158,7 @@ static int moody_wait(struct blob_range *range, uint64_t n, uint64_t *ret_receiv
         const struct moody_blob *b = (const struct moody_blob *) range->blob;
 
         if (chance(&r->seed, 6))
-                doze(next_random(&r->seed) % 2000);
+                doze(next_random(&r->seed) % 1000);
         if (r->breaks && chance(&r->seed, 2))
                 return error_set(e, ERROR_UNREACHABLE, ECONNRESET, "%s: connection reset", b->blob.name);
         for (; r->done < n; r->done++)

@@ -37,16 +37,18 @@ static const struct scenario {
         enum start start;
         uint64_t cache_size;
         unsigned rounds; /* of reading, besides the first, with time for an eviction between */
+        bool publishes;  /* an index of the image, which is what it is opened by when nothing fails any more */
 } scenarios[] = {
-        { "plain", make_plain, START_EMPTY, 0, 0 },
-        { "again", make_plain, START_INDEXED, 0, 0 },
-        { "cached", make_plain, START_FULL, 0, 0 },
-        { "estargz", make_estargz, START_EMPTY, 0, 0 },
-        { "zstdchunked", make_zstdchunked, START_EMPTY, 0, 0 },
-        { "published", make_published, START_EMPTY, 0, 0 },
-        { "soci", make_soci, START_EMPTY, 0, 0 },
-        { "evict", make_zstdchunked, START_EMPTY, 128 * KIB, 3 },
-        { "uncached", make_estargz, START_EMPTY, REGFS_CACHE_NOTHING, 0 },
+        { "plain", make_plain, START_EMPTY, 0, 0, false },
+        { "again", make_plain, START_INDEXED, 0, 0, false },
+        { "cached", make_plain, START_FULL, 0, 0, false },
+        { "estargz", make_estargz, START_EMPTY, 0, 0, false },
+        { "zstdchunked", make_zstdchunked, START_EMPTY, 0, 0, false },
+        { "published", make_published, START_EMPTY, 0, 0, false },
+        { "soci", make_soci, START_EMPTY, 0, 0, false },
+        { "evict", make_zstdchunked, START_EMPTY, 128 * KIB, 3, false },
+        { "uncached", make_estargz, START_EMPTY, REGFS_CACHE_NOTHING, 0, false },
+        { "publish", make_plain, START_EMPTY, 0, 0, true },
 };
 
 /* An inode as it was when nothing failed. */
@@ -167,12 +169,20 @@ static void walk(struct regfs_image *image, bool learn)
                 blame("%zu inodes instead of %zu", k, file_count);
 }
 
+static const char *published_path(void)
+{
+        static char path[200];
+
+        snprintf(path, sizeof(path), "%s/published", layout->path);
+        return path;
+}
+
 static struct regfs_image *open_image(void)
 {
         struct regfs_options o = REGFS_OPTIONS_INIT;
         struct regfs_image *image = NULL;
         struct regfs_error e = { 0 };
-        char reference[200];
+        char reference[200], index[220];
         int r;
 
         o.cache_dir = layout->store;
@@ -180,6 +190,10 @@ static struct regfs_image *open_image(void)
         o.timeout_s = 10;
         o.memory = 8 * MIB;
         o.cache_size = scenario->cache_size;
+        if (scenario->publishes && calm) {
+                snprintf(index, sizeof(index), "oci:%s", published_path());
+                o.index = index;
+        }
         snprintf(reference, sizeof(reference), "oci:%s:image", layout->path);
         r = regfs_open(reference, &o, &image, &e);
         if (r == 0)
@@ -188,11 +202,49 @@ static struct regfs_image *open_image(void)
         return NULL;
 }
 
+/* Into a layout beside the image's own. */
+static void publish(void)
+{
+        const struct publish_options where = { .output = published_path() };
+        _cleanup_(image_close_ptr) struct image *image = NULL;
+        struct regfs_options o = REGFS_OPTIONS_INIT;
+        struct publish_result result = { 0 };
+        struct regfs_error e = { 0 };
+        char reference[200];
+        int r;
+
+        o.cache_dir = layout->store;
+        o.platform = "linux/amd64";
+        snprintf(reference, sizeof(reference), "oci:%s:image", layout->path);
+        r = image_open_for_index(reference, &o, &image, (struct error *) &e);
+        if (r == 0)
+                r = image_publish(image, &where, &result, (struct error *) &e);
+        if (r < 0)
+                expect_error("publishing", r, &e);
+        else if (result.layers != LAYERS_MAX)
+                blame("%zu layers are published", result.layers);
+}
+
+/* What is published is whole, or not there: once nothing fails, it is there, and the image opens by it. */
+static void expect_published(bool learn)
+{
+        struct regfs_image *image;
+
+        publish();
+        (void) nftw(layout->store, layout_remove_one, 16, FTW_PHYS | FTW_DEPTH);
+        image = open_image();
+        if (image)
+                walk(image, learn);
+        regfs_close(image);
+}
+
 static void run_calmly(bool learn)
 {
         struct regfs_image *image;
 
         calm = true;
+        if (scenario->publishes)
+                expect_published(learn);
         image = open_image();
         if (image)
                 walk(image, learn);
@@ -223,6 +275,12 @@ static int count_stray(const char *path, const struct stat *st _unused_, int typ
         strays += ftw->level > 0;
         if (ftw->level == 1 && !is_excused())
                 fprintf(stderr, "left behind: %s\n", path);
+        return 0;
+}
+
+static int count_draft(const char *path, const struct stat *st _unused_, int type _unused_, struct FTW *ftw)
+{
+        strays += strstr(path + ftw->base, "draft") != NULL;
         return 0;
 }
 
@@ -259,6 +317,7 @@ static const char *store_tmp(void)
 static void begin_store(void)
 {
         (void) nftw(store_tmp(), remove_leftover, 16, FTW_PHYS | FTW_DEPTH);
+        (void) nftw(published_path(), layout_remove_one, 16, FTW_PHYS | FTW_DEPTH);
         if (scenario->start == START_EMPTY)
                 (void) nftw(layout->store, layout_remove_one, 16, FTW_PHYS | FTW_DEPTH);
         if (scenario->start == START_INDEXED)
@@ -269,6 +328,7 @@ static void expect_no_strays(void)
 {
         strays = 0;
         (void) nftw(store_tmp(), count_stray, 16, FTW_PHYS);
+        (void) nftw(published_path(), count_draft, 16, FTW_PHYS);
         if (strays > 0 && !is_excused())
                 blame("%zu leftovers in the store", strays);
 }
@@ -308,6 +368,8 @@ static uint64_t run_case(void)
         account_mark();
         alarm(CASE_SECONDS);
         fault_arm(kind, at, on);
+        if (scenario->publishes)
+                publish();
         image = open_image();
         for (unsigned k = 0; image && k <= scenario->rounds; k++) {
                 if (k > 0)

@@ -25,12 +25,23 @@ struct fake_source {
         unsigned spoilt; /* so many openings yet come with a byte changed */
 };
 
+/* There is somebody else to ask. */
+static unsigned fake_doubt(struct blob *b)
+{
+        (void) b;
+        return 1;
+}
+
 static int fake_blob(struct source *s, const struct descriptor *descriptor, struct blob **ret, struct error *e)
 {
         struct fake_source *f = (struct fake_source *) s;
+        static struct blob_ops ops;
         struct watched_blob *w = watch(f->data->data, f->data->len);
 
         (void) e;
+        ops = *w->blob.ops;
+        ops.doubt = fake_doubt;
+        w->blob.ops = &ops;
         w->blob.digest = descriptor->digest;
         w->blob.size = descriptor->size;
         atomic_store(&w->spoilt, f->spoilt);
