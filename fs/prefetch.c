@@ -271,6 +271,11 @@ static void *run_thread(void *arg)
         atomic_store(&p->done, count_done(p));
         log_info("prefetch: %ju of %ju bytes are there", (uintmax_t) atomic_load(&p->done),
                  (uintmax_t) atomic_load(&p->total));
+        /* Whoever looks for the thread is to find it. */
+        mutex_lock(&p->lock);
+        while (!p->stop)
+                cond_wait(&p->changed, &p->lock);
+        mutex_unlock(&p->lock);
         return NULL;
 }
 
@@ -279,7 +284,7 @@ int prefetch_start(struct prefetch *p, struct error *e)
         int r;
 
         p->priority = PRIORITY_BACKGROUND;
-        r = thread_start(&p->thread, "prefetch", run_thread, p);
+        r = thread_start(&p->thread, PREFETCH_THREAD, run_thread, p);
         if (r < 0)
                 return error_errno(e, -r, "cannot start a thread");
         p->has_thread = true;

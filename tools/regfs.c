@@ -21,6 +21,18 @@ static const struct {
         { "cache", command_cache, "COMMAND [OPTIONS]", "look at the store, verify it, make room in it" },
 };
 
+#define USAGE_WIDTH 28
+
+/* Bytes of UTF-8 that take no column. */
+static int continuations(const char *s)
+{
+        int n = 0;
+
+        for (; *s; s++)
+                n += ((unsigned char) *s & 0xc0) == 0x80;
+        return n;
+}
+
 static void print_help(FILE *f)
 {
         fputs("regfs mounts container images straight from their registry, read-only and lazily.\n\nUsage:\n", f);
@@ -28,7 +40,7 @@ static void print_help(FILE *f)
                 char usage[64];
 
                 snprintf(usage, sizeof(usage), "%s %s", commands[k].name, commands[k].arguments);
-                fprintf(f, "  regfs %-28s %s\n", usage, commands[k].summary);
+                fprintf(f, "  regfs %-*s %s\n", USAGE_WIDTH + continuations(usage), usage, commands[k].summary);
         }
         fputs("  regfs REF DIR [-o OPTIONS]         the same as mount, for mount(8) and fstab(5)\n"
               "  regfs --version | --help\n"

@@ -232,7 +232,18 @@ static const struct target_ops layout_target_ops = {
 
 /* ---- opening ---- */
 
-/* 1: nothing is in the directory, 0: something is. */
+/* What make_layout leaves when it does not come to its end: then it may begin again. */
+static bool is_begun(const struct layout_target *l, const char *name)
+{
+        _cleanup_buf_ struct buf index = { 0 };
+
+        if (strcmp(name, "blobs") == 0)
+                return true;
+        return strcmp(name, "index.json") == 0 && file_read(l->dir, name, sizeof(INDEX_EMPTY), &index, NULL) == 0 &&
+               strcmp(index.data, INDEX_EMPTY) == 0;
+}
+
+/* 1: nothing of anybody else's is in the directory, 0: something is. */
 static int is_empty(const struct layout_target *l, struct error *e)
 {
         int fd = openat(l->dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -247,7 +258,7 @@ static int is_empty(const struct layout_target *l, struct error *e)
                 return error_errno(e, code, "%s", l->target.name);
         }
         while ((entry = readdir(directory)))
-                if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+                if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 && !is_begun(l, entry->d_name))
                         break;
         closedir(directory);
         return !entry;

@@ -86,7 +86,7 @@ static bool has_nameless_files(const char *directory)
 
 static uint64_t rights_of(enum sandbox_access access, const char *path)
 {
-        const uint64_t content = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE;
+        const uint64_t content = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE | ACCESS_FS_TRUNCATE;
 
         switch (access) {
         case SANDBOX_READ:

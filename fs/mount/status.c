@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /* What a mount's daemon tells of itself. Asking it is opening the mount's root and an ioctl, and a daemon that hangs lets
- * both hang, in a way that no signal handler ends: so a child of ours asks, and is left alone when it takes too long. */
+ * both hang, in a way that no signal handler ends: so a child of ours asks, and is left alone when it takes too long.
+ * Meanwhile the mount is busy, so only one that has something to tell is asked: its process has a thread for that. */
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -71,6 +73,36 @@ static bool end(struct question *q, deadline_t deadline, struct mount_status *re
         return known;
 }
 
+static bool has_name(int directory, const char *thread, const char *name)
+{
+        char path[300], comm[32] = "";
+        _cleanup_close_ int fd = -1;
+        ssize_t n;
+
+        snprintf(path, sizeof(path), "%s/comm", thread);
+        fd = openat(directory, path, O_RDONLY | O_CLOEXEC);
+        n = fd < 0 ? -1 : read(fd, comm, sizeof(comm) - 1);
+        return n > 0 && strcspn(comm, "\n") == strlen(name) && str_after(comm, name);
+}
+
+/* Without a word to the process itself. */
+static bool has_thread(long pid, const char *name)
+{
+        bool found = false;
+        struct dirent *e;
+        char path[64];
+        DIR *d;
+
+        snprintf(path, sizeof(path), "/proc/%ld/task", pid);
+        d = pid > 0 ? opendir(path) : NULL;
+        if (!d)
+                return false;
+        while (!found && (e = readdir(d)))
+                found = e->d_name[0] != '.' && has_name(dirfd(d), e->d_name, name);
+        closedir(d);
+        return found;
+}
+
 /* Mounts lie upon mounts: the path leads to the last one. */
 static bool is_hidden(const struct mount_table *t, size_t k)
 {
@@ -87,8 +119,13 @@ void mount_table_ask(struct mount_table *t, unsigned patience_ms)
 
         if (!questions)
                 return;
-        for (size_t k = 0; k < t->count; k++)
-                questions[k] = is_hidden(t, k) ? (struct question) { .answer = -1 } : begin(t->items[k].directory);
+        for (size_t k = 0; k < t->count; k++) {
+                const struct mount_entry *m = &t->items[k];
+
+                questions[k].answer = -1;
+                if (!is_hidden(t, k) && has_thread(m->pid, PREFETCH_THREAD))
+                        questions[k] = begin(m->directory);
+        }
         for (size_t k = 0; k < t->count; k++) {
                 struct mount_entry *m = &t->items[k];
 

@@ -72,7 +72,7 @@ int mount_table_read(struct mount_table *ret, struct error *e);
 int mount_table_parse(char *text, struct mount_table *ret, struct error *e); /* its text, which is used up */
 void mount_table_clear(struct mount_table *t);
 
-/* Asks each mount for its status, and waits PATIENCE_MS for all of them together: dead ones, ones that hang and those of
+/* Asks each mount that has something to tell for its status, and waits PATIENCE_MS for all of them together: dead ones, ones that hang and those of
  * other users do not answer. The process must have one thread. */
 void mount_table_ask(struct mount_table *t, unsigned patience_ms);
 

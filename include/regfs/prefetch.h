@@ -29,6 +29,7 @@ void prefetch_get_status(struct prefetch *p, struct prefetch_status *ret);
 int prefetch_run(struct prefetch *p, int (*progress)(void *context, const struct prefetch_status *status),
                  void *context, struct error *e);
 
-/* Brings it in the background, in a thread of its own at lowest priority. What fails is told in the log and tried again
- * after a while. */
+/* Brings it in the background, at lowest priority, in a thread of that name, which is there until prefetch_free. What
+ * fails is told in the log and tried again after a while. */
+#define PREFETCH_THREAD "prefetch"
 int prefetch_start(struct prefetch *p, struct error *e);

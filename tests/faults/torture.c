@@ -432,7 +432,7 @@ static void run(int argc, char **argv)
 
         for (unsigned k = FAULT_NONE + 1; k < FAULT_KINDS; k++) {
                 kind = (enum fault_kind) k;
-                if (argc > 2 && strcmp(argv[2], fault_name(kind)) != 0)
+                if (argc > 2 ? strcmp(argv[2], fault_name(kind)) != 0 : kind == FAULT_LIBRARY)
                         continue;
                 for (int mode = 0; mode < 2; mode++) {
                         on = mode == 1;

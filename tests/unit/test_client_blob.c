@@ -402,27 +402,6 @@ static void dead_mirror_is_passed_over(void **state)
         assert_int_equal(seen(f, "registry", ""), 2);
 }
 
-static void doubted_mirror_is_asked_no_more(void **state)
-{
-        struct fake *f = *state;
-        _cleanup_(source_free_ptr) struct source *s = NULL;
-        _cleanup_(blob_free_ptr) struct blob *b = NULL;
-
-        fake_client_with_mirror(f, NULL);
-        s = fake_source(f, ":" TAG);
-        b = fake_blob(f, s, NULL);
-        expect_range(f, b, 0, 100);
-        assert_int_equal(seen(f, "registry", ""), 0);
-        assert_int_equal(blob_doubt(b), 1);
-        expect_range(f, b, 100, 100);
-        expect_range(f, b, 200, 100);
-        assert_int_equal(seen(f, "registry", ""), 2);
-        /* Where nobody is above doubt the last one doubted comes last. */
-        assert_int_equal(blob_doubt(b), 1);
-        expect_range(f, b, 300, 100);
-        assert_int_equal(seen(f, "registry", ""), 2);
-}
-
 static void foreign_layer_is_asked_for_at_its_urls_without_credentials(void **state)
 {
         struct fake *f = *state;
@@ -465,7 +444,6 @@ int main(void)
                 fake_test(failures_that_may_go_away_are_tried_again),
                 fake_test(blob_that_is_nowhere_is_not_found),
                 fake_test(dead_mirror_is_passed_over),
-                fake_test(doubted_mirror_is_asked_no_more),
                 fake_test(foreign_layer_is_asked_for_at_its_urls_without_credentials),
         };
 
