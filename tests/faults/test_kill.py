@@ -28,8 +28,9 @@ READ_ON = pathlib.Path(__file__).with_name('read_on.py')
 KILLS = int(os.environ.get('REGFS_TEST_KILLS', 30))
 SEED = int(os.environ.get('REGFS_TEST_SEED', 1))
 PHASES = ('index', 'read', 'evict', 'prune')
-READING_S = 1.2        # of a reader's life before its daemon dies, at most
-DRAFT_AGE_S = 600      # from this age on a draft may be told to be a leftover
+READING_S = 1.2         # of a reader's life before its daemon dies, at most
+PRUNES = 20             # that may end before they are killed
+DRAFT_AGE_S = 600       # from this age on a draft may be told to be a leftover
 LIMIT = '--cache-size=24M'
 
 
@@ -106,8 +107,7 @@ class KillTest(TestCase):
     def begin(self, phase):
         tag = self.random.choice(('plain', 'lazy', 'published'))
         if phase == 'prune':
-            return Victim(phase, self.bed.start(regfs_binary(), 'cache', 'prune', '--max-size=1K', '--older-than=0s',
-                                                stdout=subprocess.DEVNULL))
+            return Victim(phase, None)  # so short that it begins where it is killed
         if phase == 'index' and self.random.random() < 0.5:
             return Victim(phase, self.bed.start(regfs_binary(), 'index', '--plain-http', LIMIT, self.reference('plain'),
                                                 stdout=subprocess.DEVNULL), image='plain')
@@ -121,6 +121,8 @@ class KillTest(TestCase):
 
     def kill_one(self, victim, moment, span):
         """In its phase, at that part of it."""
+        if victim.phase == 'prune':
+            return self.kill_prune(victim, moment, span)
         begin = time.monotonic()
         if victim.phase in ('read', 'evict'):
             wait_until(lambda: self.bed.is_mounted(victim.directory) or victim.process.poll() is not None, 'mounted', 60)
@@ -132,6 +134,20 @@ class KillTest(TestCase):
         victim.killed = victim.process.poll() is None
         victim.process.kill()
         victim.process.wait(10)
+        return victim
+
+    def kill_prune(self, victim, moment, span):
+        """One after the other, until one is met alive: each a little earlier."""
+        for _ in range(PRUNES):
+            victim.process = self.bed.start(regfs_binary(), 'cache', 'prune', '--max-size=1K', '--older-than=0s',
+                                            stdout=subprocess.DEVNULL)
+            time.sleep(moment * span)
+            victim.killed = victim.process.poll() is None
+            victim.process.kill()
+            victim.process.wait(10)
+            if victim.killed:
+                break
+            moment *= 0.7
         return victim
 
     def spans(self):
