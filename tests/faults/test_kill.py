@@ -227,8 +227,13 @@ class KillTest(TestCase):
     def check_store(self):
         """Nothing in it is wrong; what the dead left goes; what comes back is the image."""
         self.assertEqual(json.loads(self.bed.regfs('cache', 'verify', '--json').out)['problems'], [])
-        drafts = self.bed.store.drafts()
-        self.assertGreater(len(drafts), 0)
+        self.bed.regfs('cache', 'clear')
+        last = self.bed.start(regfs_binary(), 'index', '--plain-http', self.reference('plain'), stdout=subprocess.DEVNULL)
+        known = set(self.bed.store.drafts())
+        wait_until(lambda: set(self.bed.store.drafts()) - known or last.poll() is not None, 'a draft', 60)
+        last.kill()
+        last.wait(10)
+        self.assertGreater(len(self.bed.store.drafts()), 0)
         when = time.time() - DRAFT_AGE_S
         for path in self.bed.store.path.glob('tmp/**/*'):
             os.utime(path, (when, when))
