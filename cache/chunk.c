@@ -11,6 +11,8 @@
 #define RATIO_GZIP 1032
 #define RATIO_ZSTD (128 * KIB / 4)
 
+_Static_assert(CHUNK_BLOB_MAX == 64 * MIB && CHUNK_CONTENT_MAX == 32 * MIB && RATIO_ZSTD == 32768, "as messages say");
+
 size_t chunk_find(const struct chunk_table *t, uint64_t offset)
 {
         size_t low = 0, high = t->chunk_count;
@@ -61,9 +63,13 @@ static const char *range_fault(const struct chunk_table *t, const struct chunk *
         if (c->blob_length == 0 || !range_fits(c->blob_offset, c->blob_length, t->blob_size))
                 return "the blob range is empty or outside the blob";
         if (!(c->flags & CHUNK_SLICE) && c->blob_length > CHUNK_BLOB_MAX)
-                return "the blob range is too long for one chunk";
+                return "the blob range is longer than the 64 MiB of one chunk";
         if (!range_fits(c->skip, c->content_length, decoded_max(c)))
-                return "the blob range cannot hold so much content";
+                return c->codec == CODEC_GZIP
+                               ? "the blob range cannot hold so much content: deflate makes 1032 bytes of one"
+                       : c->codec == CODEC_ZSTD
+                               ? "the blob range cannot hold so much content: zstd makes 32768 bytes of one"
+                               : "the blob range cannot hold so much content";
         return NULL;
 }
 
@@ -122,7 +128,7 @@ static const char *chunk_fault(const struct chunk_table *t, const struct chunk *
         if (c->reserved != 0 || c->reserved2 != 0)
                 return "reserved fields are not zero";
         if (c->content_length == 0 || c->content_length > CHUNK_CONTENT_MAX)
-                return "impossible content length";
+                return "empty, or longer than 32 MiB";
         if (!range_fits(c->content_offset, c->content_length, t->content_size))
                 return "outside the content";
         if (previous && c->content_offset < previous->content_offset + previous->content_length)

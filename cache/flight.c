@@ -276,6 +276,12 @@ static int try_chunk(struct arrival *a, const struct chunk *c, uint64_t end, str
         return r == 0 ? decode(a, c, e) : r;
 }
 
+/* Wrong bytes came after so many attempts to get others. A file may have been read while it was written: once. */
+static bool ask_anew(struct arrival *a, unsigned attempts)
+{
+        return attempts < MAX(blob_doubt(a->flight->fetcher->options.blob), 1U);
+}
+
 /* Chunk I out of the range that is arriving. Bytes that are wrong are asked for once more, in a request of their
  * own; that ends the common range, and the next unit begins another one for all that is left. Returns 0, or -errno
  * when nothing else comes either. */
@@ -288,7 +294,7 @@ static int fetch_chunk(struct arrival *a, size_t i, struct error *e)
         if (settled(a->flight, i, arrival_out(a)) || is_outside(a, c->blob_offset, c->blob_offset + c->blob_length))
                 return 0;
         r = try_chunk(a, c, a->rows.to, e);
-        if (r == -EBADMSG) {
+        for (unsigned attempt = 0; r == -EBADMSG && ask_anew(a, attempt); attempt++) {
                 log_warning("%s: fetched once more", e->message);
                 count_refetch(a->flight);
                 arrival_close(a);
@@ -392,7 +398,7 @@ static int fetch_slices(struct arrival *a, const struct span *unit, struct error
         if (s.next == unit->end || is_outside(a, unit->from, unit->to))
                 return 0;
         r = decode_slices(&s, e);
-        if (r == -EBADMSG) {
+        for (unsigned attempt = 0; r == -EBADMSG && ask_anew(a, attempt); attempt++) {
                 log_warning("%s: read once more", e->message);
                 count_refetch(a->flight);
                 s.again = true;

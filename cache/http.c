@@ -368,6 +368,7 @@ struct http *http_unref(struct http *h)
         if (h->wake_fd >= 0)
                 close(h->wake_fd);
         free(h->user_agent);
+        cond_destroy(&h->stopped);
         mutex_destroy(&h->lock);
         free(h);
         return NULL;
@@ -421,6 +422,7 @@ int http_new(const struct http_options *options, struct http **ret, struct error
         if (!h)
                 return error_oom(e);
         mutex_init(&h->lock);
+        cond_init(&h->stopped);
         mutex_lock(&h->lock);
         TAILQ_INIT(&h->queue);
         mutex_unlock(&h->lock);
@@ -439,14 +441,30 @@ int http_new(const struct http_options *options, struct http **ret, struct error
         return 0;
 }
 
+void http_stop(struct http *h)
+{
+        mutex_lock(&h->lock);
+        h->stopping = true;
+        cond_broadcast(&h->stopped);
+        mutex_unlock(&h->lock);
+        wake_thread(h);
+}
+
+void http_pause(struct http *h, uint64_t ms)
+{
+        deadline_t deadline = deadline_in(ms);
+
+        mutex_lock(&h->lock);
+        while (!h->stopping && deadline_left(deadline) > 0)
+                (void) cond_wait_until(&h->stopped, &h->lock, deadline);
+        mutex_unlock(&h->lock);
+}
+
 struct http *http_free(struct http *h)
 {
         if (!h)
                 return NULL;
-        mutex_lock(&h->lock);
-        h->stopping = true;
-        mutex_unlock(&h->lock);
-        wake_thread(h);
+        http_stop(h);
         pthread_join(h->thread, NULL);
         return http_unref(h);
 }

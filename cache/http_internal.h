@@ -140,6 +140,7 @@ struct http {
         atomic_uint active_count;
 
         struct mutex lock;
+        struct cond stopped;
         struct transfer_list queue GUARDED_BY(lock);
         bool stopping GUARDED_BY(lock);
 };

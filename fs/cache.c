@@ -17,7 +17,14 @@ struct reading {
         const struct digest *mounted;
         size_t mounted_count;
         struct error *e;
+        struct error why; /* of what is passed over */
 };
+
+/* What is wrong with a file is for cache_verify to say: here it is less that is known. */
+static int pass_over(struct reading *r, int result)
+{
+        return result == -ENOMEM ? error_oom(r->e) : 0;
+}
 
 static bool is_mounted(const struct reading *r, const struct digest *manifest)
 {
@@ -58,18 +65,17 @@ static void count_content(struct cache_layer *l, const struct chunk_table *t, co
         }
 }
 
-/* What is wrong with the files is for cache_verify to say: here it is less that can be used. */
 static int look_into_layer(struct reading *r, struct cache_layer *l)
 {
         _cleanup_(audit_close_ptr) struct audit *audit = NULL;
         _cleanup_(toc_close_ptr) struct toc *toc = NULL;
-        int q = cache_open_toc(r->store, l->item, &toc, NULL, r->e);
+        int q = cache_open_toc(r->store, l->item, &toc, NULL, &r->why);
 
         if (q < 0)
-                return q == -ENOMEM ? q : 0;
-        q = audit_open(r->store, l->item, &toc->chunks, &audit, r->e);
+                return pass_over(r, q);
+        q = audit_open(r->store, l->item, &toc->chunks, &audit, &r->why);
         if (q == -ENOMEM)
-                return q;
+                return error_oom(r->e);
         l->usable = true;
         l->blob_size = toc->chunks.blob_size;
         l->entries = toc->itable.inode_count;
@@ -179,9 +185,9 @@ static int read_image(struct reading *r, struct inventory_item *item)
                 return error_oom(r->e);
         i = &v->images[v->image_count++];
         *i = (struct cache_image) { .item = item, .used = item->used };
-        q = cache_open_tree(r->store, item, &tree, NULL, r->e);
+        q = cache_open_tree(r->store, item, &tree, NULL, &r->why);
         if (q < 0)
-                return q == -ENOMEM ? q : 0;
+                return pass_over(r, q);
         i->usable = true;
         i->manifest = tree->manifest;
         return take_layers(r, i, tree);
@@ -220,10 +226,10 @@ static void mark_used(struct inventory_item *item, int64_t used, bool in_use)
 static int read_manifest(struct reading *r, const struct inventory_item *blob, struct manifest *ret)
 {
         _cleanup_document_ struct document d = { .digest = blob->digest, .media_type = strdup("") };
-        int q = d.media_type ? cache_read_blob(r->store, blob, MANIFEST_MAX, &d.body, r->e) : -ENOMEM;
+        int q = d.media_type ? cache_read_blob(r->store, blob, MANIFEST_MAX, &d.body, &r->why) : -ENOMEM;
 
         if (q == 0)
-                q = manifest_parse(&d, blob->path, ret, r->e);
+                q = manifest_parse(&d, blob->path, ret, &r->why);
         return q == -ENOMEM ? error_oom(r->e) : q < 0 ? -ENOENT : 0;
 }
 
@@ -237,11 +243,11 @@ static int read_platform(struct reading *r, struct cache_image *i, const struct 
         if (!blob)
                 return 0;
         mark_used(blob, i->used, i->in_use);
-        q = cache_read_blob(r->store, blob, MANIFEST_MAX, &b, r->e);
+        q = cache_read_blob(r->store, blob, MANIFEST_MAX, &b, &r->why);
         if (q == 0)
-                q = config_platform(&b, blob->path, &p, r->e);
+                q = config_platform(&b, blob->path, &p, &r->why);
         if (q < 0)
-                return q == -ENOMEM ? q : 0;
+                return pass_over(r, q);
         i->platform = platform_format(&p);
         return i->platform ? 0 : error_oom(r->e);
 }

@@ -156,28 +156,24 @@ static int prune_to_size(struct pruning *p)
         return 0;
 }
 
-/* True when layers are gone, and none that the image is made of is there. */
+/* True when layers of the image have just gone, and none of them is left. */
 static bool has_lost_all(const struct pruning *p, const struct cache_image *i)
 {
+        bool lost = false;
+
         for (size_t k = 0; k < i->layer_count; k++) {
                 const struct cache_layer *l = &p->view->layers[i->layers[k]];
 
                 if (l->item && !p->gone[row_of(p, l->item)])
                         return false;
+                lost = lost || l->item;
         }
-        return i->layer_count > 0;
+        return lost;
 }
 
-/* A layer without its TOC, and an image index without its layers, will be made anew when somebody wants them. */
+/* An image index is made anew with its layers, when somebody wants them. */
 static void prune_useless(struct pruning *p)
 {
-        for (size_t k = 0; k < p->view->layer_count; k++) {
-                const struct inventory_item *item = p->view->layers[k].item;
-
-                if (item && !item->has[INVENTORY_TOC] && !p->gone[row_of(p, item)] && !is_kept(p, item, item->in_use) &&
-                    p->now - item->used >= INVENTORY_DRAFT_GRACE_S)
-                        remove_item(p, item, "it has no TOC");
-        }
         for (size_t k = 0; k < p->view->image_count; k++) {
                 const struct cache_image *i = &p->view->images[k];
 

@@ -9,17 +9,18 @@
 #include "regfs/log.h"
 
 #define DEFAULT_MEMORY (64 * MIB)
-#define DEFAULT_CACHE_SIZE (10 * GIB)
 #define DEFAULT_TIMEOUT_S 60
 #define FLIGHT_THREADS 8
 #define INDEX_NESTING_MAX 4
-#define TREE_ATTEMPTS 4
 
 struct image *image_close(struct image *i)
 {
         if (!i)
                 return NULL;
 
+        /* Nobody waits for what is on its way; flights end at once. */
+        if (i->http)
+                http_stop(i->http);
         for (size_t k = 0; k < i->layer_count; k++) {
                 struct image_layer *l = &i->layers[k];
 
@@ -222,7 +223,7 @@ static int open_base(struct image *i, const struct regfs_options *o, struct erro
                 return r;
         store_set_limit(i->store, o->cache_size == REGFS_CACHE_NOTHING ? 0
                                   : o->cache_size > 0                  ? o->cache_size
-                                                                       : DEFAULT_CACHE_SIZE);
+                                                                       : STORE_LIMIT_DEFAULT);
         r = pool_new(o->memory > 0 ? o->memory : DEFAULT_MEMORY, &i->pool);
         if (r < 0)
                 return error_errno(e, -r, "buffer pool");

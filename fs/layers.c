@@ -385,6 +385,11 @@ static int open_known(struct image *i, struct passes *a, struct error *e)
                         return error_oom(e);
                 if (i->offline)
                         return refuse_missing(i, k, r == -ENOENT ? NULL : &why, e);
+                /* What cannot be looked at now may be as good as ever. */
+                if (r != -ENOENT && r != -EBADMSG && r != -ESTALE) {
+                        *e = why;
+                        return r;
+                }
                 if (r != -ENOENT) {
                         log_warning("%s: %s: indexed afresh", l->blob->name, why.message);
                         r = store_layer_remove(i->store, &l->descriptor.digest, l->kind, e);

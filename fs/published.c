@@ -170,6 +170,7 @@ static int decompress(struct reception *c, const uint8_t *data, size_t n, struct
 
         while (in.pos < in.size) {
                 ZSTD_outBuffer out = { .dst = c->out, .size = ZSTD_DStreamOutSize() };
+                uint64_t max = c->import->toc_max ? c->import->toc_max : PUBLISHED_TOC_MAX;
                 size_t left;
                 int r;
 
@@ -179,9 +180,9 @@ static int decompress(struct reception *c, const uint8_t *data, size_t n, struct
                 if (ZSTD_isError(left))
                         return error_set(&c->why, ERROR_BAD_DATA, EBADMSG, "zstd: %s", ZSTD_getErrorName(left));
                 c->frame_ended = left == 0;
-                if (out.pos > PUBLISHED_TOC_MAX - c->written)
+                if (out.pos > max - c->written)
                         return error_set(&c->why, ERROR_BAD_DATA, EBADMSG, "more than %zu MiB, decompressed",
-                                         (size_t) (PUBLISHED_TOC_MAX / MIB));
+                                         (size_t) (max / MIB));
                 r = write_out(c, c->out, out.pos, e);
                 if (r < 0)
                         return r;
@@ -261,11 +262,12 @@ static int receive_patiently(const struct published_import *import, struct blob 
 {
         int r = receive(import, blob, fd, e);
 
-        if (r != -EBADMSG)
-                return r;
-        if (ftruncate(fd, 0) < 0)
-                return error_errno(e, errno, "store %s: writing a table", store_path(import->store));
-        return receive(import, blob, fd, e);
+        for (unsigned attempt = 0; r == -EBADMSG && attempt < blob_doubt(blob); attempt++) {
+                if (ftruncate(fd, 0) < 0)
+                        return error_errno(e, errno, "store %s: writing a table", store_path(import->store));
+                r = receive(import, blob, fd, e);
+        }
+        return r;
 }
 
 /* ---- our own ---- */

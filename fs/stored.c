@@ -76,8 +76,10 @@ static int open_in(struct store *s, struct image_layer *l, struct error *e)
         _cleanup_close_ int fd = store_layer_toc_here(s, &l->descriptor.digest, l->kind);
         int r;
 
+        if (fd == -ENOENT)
+                return fd;
         if (fd < 0)
-                return -ENOENT;
+                return error_errno(e, -fd, "TOC in the store");
         if (store_is_foreign(s))
                 r = open_foreign(fd, &l->descriptor.digest, &l->toc, e);
         else

@@ -143,6 +143,7 @@ static int print_info_json(struct store *s, const struct store_place *place, con
         json_text_number(&j, "filesystemSize", place->size);
         json_text_number(&j, "available", place->available);
         json_text_number(&j, "reserve", place->reserve);
+        json_text_number(&j, "limit", STORE_LIMIT_DEFAULT);
         put_size(&j, &sums[SUM_ALL].size);
         json_text_number(&j, "images", c.images);
         json_text_number(&j, "layers", c.layers);
@@ -163,7 +164,7 @@ static int print_info_json(struct store *s, const struct store_place *place, con
 
 int print_store_info(struct store *s, const struct store_place *place, const struct cache_view *v, bool json)
 {
-        char available[16], reserve[16], size[16], disk[16];
+        char available[16], reserve[16], limit[16], size[16], disk[16];
         struct counts c = count(v);
         struct sum sums[SUMS];
 
@@ -174,6 +175,8 @@ int print_store_info(struct store *s, const struct store_place *place, const str
         printf("filesystem  %s, %s free, of which the last %s are not used\n", place->filesystem,
                format_bytes(place->available, available, sizeof(available)),
                format_bytes(place->reserve, reserve, sizeof(reserve)));
+        printf("limit       %s, unless --cache-size says otherwise\n",
+               format_bytes(STORE_LIMIT_DEFAULT, limit, sizeof(limit)));
         printf("locks       %s\n", place->locks       ? "work"
                                    : place->read_only ? "are not needed"
                                                       : "don't work here: processes may fetch the same bytes twice");
@@ -295,6 +298,8 @@ static void print_stored_layer(const struct cache_layer *l)
 
         if (!l->item)
                 snprintf(content, sizeof(content), "not in the store");
+        else if (!l->item->has[INVENTORY_TOC])
+                snprintf(content, sizeof(content), "content alone");
         else if (!l->usable)
                 snprintf(content, sizeof(content), "can't be used");
         else

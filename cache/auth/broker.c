@@ -156,7 +156,8 @@ int broker_pid(const struct broker *b)
 
 static int gone(struct error *e)
 {
-        return error_set(e, ERROR_DENIED, EPIPE, "the process that runs credential helpers for this mount has ended");
+        return error_set(e, ERROR_DENIED, EPIPE,
+                         "the broker of this mount has ended, which reads credentials and unmounts");
 }
 
 static int send_request(const struct broker *b, const struct broker_request *request, int answer_end, struct error *e)
@@ -251,7 +252,7 @@ static int receive_answer(int fd, deadline_t deadline, int *ret_status, struct b
         if (r == -ENODATA)
                 return gone(e);
         if (r == -ETIMEDOUT)
-                return error_set(e, ERROR_DENIED, ETIMEDOUT, "no answer from the process that runs credential helpers");
+                return error_set(e, ERROR_DENIED, ETIMEDOUT, "no answer from the broker of this mount");
         if (r < 0)
                 return error_errno(e, -r, "broker");
         *ret_status = a.status;

@@ -69,6 +69,13 @@ static int run_helper(const struct service *s, const struct broker_request *requ
                                       MIN(request->limit_ms, (uint64_t) CREDENTIAL_HELPER_LIMIT_MS), requester, ret, e);
 }
 
+static int unmount(const struct broker_options *options, struct error *e)
+{
+        if (options->unmount)
+                return options->unmount(options->context, e);
+        return error_set(e, ERROR_OTHER, EINVAL, "there is nothing to unmount");
+}
+
 static void answer(int requester, const struct broker_answer *a, const struct helper_output *o)
 {
         if (write_full(requester, a, sizeof(*a)) == 0 && write_full(requester, o->out.data, a->first) == 0)
@@ -89,11 +96,8 @@ static void serve(const struct service *s, const struct broker_request *request,
                 a.result = read_document(s, request->subject, &o.out, &a.error);
                 break;
         case BROKER_UNMOUNT:
-                if (s->options->unmount) {
-                        a.result = s->options->unmount(s->options->context, &a.error);
-                        break;
-                }
-                /* fall through */
+                a.result = unmount(s->options, &a.error);
+                break;
         default:
                 a.result = error_set(&a.error, ERROR_OTHER, EINVAL, "the broker serves no such request");
         }

@@ -40,6 +40,10 @@ int credential_process_run(const char *name, const char *server, uint64_t limit_
 /* What credential_use_broker set. */
 struct broker *credential_broker(void);
 
+/* What a helper wrote: {"ServerURL": …, "Username": …, "Secret": …}, N bytes; the user "<token>" says that the secret is
+ * an identity token. 0, -ENOMEM, or -EBADMSG with *RET_WHY, which quotes nothing. */
+int credential_answer_parse(const char *text, size_t n, struct credential *ret, const char **ret_why);
+
 /* json_free for a document with secrets: overwrites all its strings first. */
 struct json *secret_json_free(struct json *root);
 DEFINE_CLEANUP(struct json *, secret_json_free)

@@ -340,23 +340,26 @@ static bool says_not_found(const struct helper *h)
         return n >= strlen(NOT_FOUND_MESSAGE) && strncmp(line, NOT_FOUND_MESSAGE, strlen(NOT_FOUND_MESSAGE)) == 0;
 }
 
-/* {"ServerURL": …, "Username": …, "Secret": …}; the user "<token>" says that the secret is an identity token. */
-static int parse_answer(const struct helper *h, struct credential *ret)
+int credential_answer_parse(const char *text, size_t n, struct credential *ret, const char **ret_why)
 {
         _cleanup_(secret_json_free_ptr) struct json *root = NULL;
         _cleanup_credential_ struct credential c = {};
         const char *user, *secret;
         int r;
 
-        r = json_parse(h->out.data, h->out.len, &root, NULL);
+        r = json_parse(text, n, &root, NULL);
         if (r == -ENOMEM)
-                return error_oom(h->e);
+                return r;
         user = json_member_text(root, "Username");
         secret = json_member_text(root, "Secret");
-        if (r < 0 || !user || !secret)
-                return failed_with_output(h, "its output is no JSON object with the strings Username and Secret");
-        if (user[0] == '\0' && secret[0] != '\0')
-                return failed_with_output(h, "it gave a secret without a user");
+        if (r < 0 || !user || !secret) {
+                *ret_why = "its output is no JSON object with the strings Username and Secret";
+                return -EBADMSG;
+        }
+        if (user[0] == '\0' && secret[0] != '\0') {
+                *ret_why = "it gave a secret without a user";
+                return -EBADMSG;
+        }
 
         if (str_eq(user, "<token>")) {
                 c.identity_token = strdup(secret);
@@ -365,7 +368,7 @@ static int parse_answer(const struct helper *h, struct credential *ret)
                 c.secret = strdup(secret);
         }
         if (user[0] != '\0' && !c.identity_token && (!c.user || !c.secret))
-                return error_oom(h->e);
+                return -ENOMEM;
 
         *ret = c;
         c = (struct credential) {};
@@ -436,6 +439,7 @@ int credential_process_get(const char *name, const char *server, uint64_t limit_
 {
         _cleanup_(helper_clear) struct helper h = HELPER_INIT(server, limit_ms, e);
         struct broker *broker = credential_broker();
+        const char *why = NULL;
         int r;
 
         r = name_program(&h, name);
@@ -448,5 +452,10 @@ int credential_process_get(const char *name, const char *server, uint64_t limit_
                 return 0;
         }
         r = check_status(&h);
-        return r < 0 ? r : parse_answer(&h, ret);
+        if (r < 0)
+                return r;
+        r = credential_answer_parse(h.out.data, h.out.len, ret, &why);
+        if (r == -EBADMSG)
+                return failed_with_output(&h, why);
+        return r < 0 ? error_oom(e) : 0;
 }

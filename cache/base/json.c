@@ -126,7 +126,7 @@ static const char *check_text(const char *s, size_t n, size_t *ret_at, bool *has
                         wrong = check_string(s, n, &k, has_nul);
                 } else {
                         if ((c == '{' || c == '[') && ++depth > DEPTH_MAX)
-                                wrong = "nested too deep";
+                                wrong = "nested more than 64 deep";
                         if ((c == '}' || c == ']') && depth > 0)
                                 depth--;
                         if (c < ' ' && c != '\t' && c != '\n' && c != '\r')

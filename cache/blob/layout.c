@@ -151,7 +151,13 @@ static int layout_blob(struct source *s, const struct descriptor *descriptor, st
         fd = openat(l->dir, path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* what is no file may be a FIFO */
         if (fd < 0)
                 return error_errno(e, errno, "%s", name);
-        if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
+        if (fstat(fd, &st) < 0) {
+                int r = error_errno(e, errno, "%s", name);
+
+                close(fd);
+                return r;
+        }
+        if (!S_ISREG(st.st_mode)) {
                 close(fd);
                 return error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: not a regular file", name);
         }

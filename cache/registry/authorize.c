@@ -223,9 +223,8 @@ static int start_token_request(const struct token_request *t, const struct token
         return r < 0 || *ret_url ? r : error_oom(e);
 }
 
-/* {"token": …} or {"access_token": …}, and "expires_in". */
-static int read_token(struct transfer *answer, const char *url, deadline_t deadline, char **ret_token,
-                      uint64_t *ret_lifetime_s, struct error *e)
+int answer_token(struct transfer *answer, const char *url, deadline_t deadline, char **ret_token,
+                 uint64_t *ret_lifetime_s, struct error *e)
 {
         _cleanup_(json_free_ptr) struct json *root = NULL;
         const char *body, *token;
@@ -278,7 +277,7 @@ static int ask_for_token(const struct token_request *t, const struct token_key *
                 return error_prefix(e, "token server");
         *ret_status = transfer_status(answer);
         if (answer_judge(answer) == VERDICT_OK)
-                return read_token(answer, url, deadline, ret_token, ret_lifetime_s, e);
+                return answer_token(answer, url, deadline, ret_token, ret_lifetime_s, e);
         r = answer_error(answer, url, deadline, e);
         return r < 0 ? error_prefix(e, "token server") : r;
 }

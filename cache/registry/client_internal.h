@@ -45,7 +45,8 @@ struct registry_source {
         struct client *client;
         struct reference reference;
         struct endpoints endpoints;
-        atomic_size_t current; /* the endpoint that served last */
+        atomic_size_t current;        /* the endpoint that served last */
+        atomic_uint_fast64_t doubted; /* bit per endpoint that sent wrong bytes: asked first no more */
 };
 
 /* ---- client.c ---- */
@@ -107,6 +108,15 @@ enum verdict answer_judge(const struct transfer *t);
  * follows from the status. DEADLINE bounds the wait for the body. */
 int answer_error(struct transfer *t, const char *url, deadline_t deadline, struct error *e);
 
+/* A token server's answer, {"token": …} or {"access_token": …}, and "expires_in" (authorize.c). Outputs as those of
+ * token_fetch_fn; the token is fit for a header. */
+int answer_token(struct transfer *answer, const char *url, deadline_t deadline, char **ret_token,
+                 uint64_t *ret_lifetime_s, struct error *e);
+
+/* The target of the link to the next page, as it stands in the answer (referrers.c); the caller frees. NULL when there
+ * is none, or no memory. */
+char *answer_next_link(const struct transfer *answer);
+
 /* ---- exchange.c ---- */
 
 #define EXTERNAL_URLS_MAX 16
@@ -143,6 +153,7 @@ struct exchange {
         unsigned hops;
         unsigned status;    /* of the last request's answer; 0: none */
         unsigned attempts;  /* failures that may go away, so far */
+        bool contradicted;  /* an answer was none to the request; another one is no longer put down to chance */
         struct error cause; /* the last of them */
         struct authorization authorization;
         bool refused_elsewhere; /* a redirect's target has been asked with a token of its own */

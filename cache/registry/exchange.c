@@ -68,6 +68,21 @@ static size_t next_place(const struct exchange *x, size_t from)
         return SIZE_MAX;
 }
 
+/* Where to begin: where the last answer came from, unless that was wrong. */
+static size_t first_place(const struct exchange *x)
+{
+        uint64_t doubted = x->kind == REQUEST_BLOB ? atomic_load(&x->source->doubted) : 0;
+        size_t own = x->source->endpoints.count, first = next_place(x, atomic_load(&x->source->current));
+
+        for (size_t k = 0; first < own && k < own; k++) {
+                size_t place = (first + k) % own;
+
+                if (may_ask(x, place) && !(doubted & (uint64_t) 1 << place))
+                        return place;
+        }
+        return first;
+}
+
 /* ---- the url ---- */
 
 static bool speaks_plain_http(struct client *c, const struct endpoint *endpoint)
@@ -87,14 +102,10 @@ static bool speaks_plain_http(struct client *c, const struct endpoint *endpoint)
 /* An insecure registry that does not answer with TLS is tried in plain http; the next attempt is one with TLS again. */
 static bool fall_back_to_plain(struct exchange *x)
 {
-        bool tried = x->plain;
-
-        x->plain = false;
-        if (tried || is_external(x) || x->elsewhere || !endpoint_of(x)->insecure ||
-            speaks_plain_http(x->source->client, endpoint_of(x)))
-                return false;
-        x->plain = true;
-        return true;
+        /* Others may have found out in the meantime that it speaks plain http: what counts is how it was asked. */
+        x->plain =
+                !is_external(x) && !x->elsewhere && endpoint_of(x)->insecure && x->url && str_after(x->url, "https://");
+        return x->plain;
 }
 
 /* The endpoint has answered in plain http: it is asked so from now on. Not remembering it costs a request, no more. */
@@ -213,7 +224,7 @@ static int send_request(struct exchange *x, deadline_t deadline, struct error *e
 int exchange_begin(struct exchange *x, const char *target, deadline_t deadline, struct error *e)
 {
         if (x->attempts == 0 && !x->url && x->given_up == 0) {
-                size_t first = next_place(x, atomic_load(&x->source->current));
+                size_t first = first_place(x);
 
                 if (first == SIZE_MAX)
                         return error_set(e, ERROR_USAGE, EINVAL, "%s: no endpoint may be asked for it",
@@ -249,14 +260,6 @@ static uint64_t pause_ms(unsigned attempts)
 
         (void) clock_gettime(CLOCK_MONOTONIC, &now);
         return pause * 3 / 4 + (uint64_t) now.tv_nsec / 1000 % (pause / 2 + 1);
-}
-
-static void sleep_for(uint64_t ms)
-{
-        struct timespec t = { .tv_sec = (time_t) (ms / 1000), .tv_nsec = (long) (ms % 1000) * 1000000 };
-
-        while (clock_nanosleep(CLOCK_MONOTONIC, 0, &t, &t) == EINTR)
-                ;
 }
 
 static size_t open_places(const struct exchange *x)
@@ -301,7 +304,7 @@ static int try_again(struct exchange *x, uint64_t retry_after, deadline_t deadli
                 return error_prefix(e, "%s: gave up after %u attempts", x->source->source.name, x->attempts);
         log_debug("%s: trying again in %ju ms (attempt %u)", e->message, (uintmax_t) pause, x->attempts + 1);
         move_to(x, next);
-        sleep_for(pause);
+        http_pause(x->source->client->http, pause);
         return 0;
 }
 
@@ -333,6 +336,10 @@ int exchange_failed(struct exchange *x, deadline_t deadline, struct error *e)
         if ((e->code == EPROTO || e->code == ECONNREFUSED) && fall_back_to_plain(x))
                 return 0;
         x->plain = false;
+        if (e->code == EBADMSG && !x->contradicted) {
+                x->contradicted = true;
+                return try_again(x, UINT64_MAX, deadline, e);
+        }
         if (e->code == EAGAIN || http_error_is_transient(e))
                 return try_again(x, retry_after, deadline, e);
         return give_up_place(x, e);

@@ -432,5 +432,7 @@ int config_platform(const struct buf *config, const char *name, struct platform 
         if (!text)
                 return error_oom(e);
         r = platform_parse(text, ret, e);
+        if (r == -ENOMEM)
+                return r;
         return r < 0 ? error_set(e, ERROR_BAD_DATA, EBADMSG, "%s: config: platform %s is malformed", name, text) : 0;
 }

@@ -269,21 +269,13 @@ static int describe(const struct reference *ref, struct subject *s, struct error
         return 0;
 }
 
-int policy_check_at(const struct config_paths *paths, const struct reference *ref, struct error *e)
+int policy_check_text(const char *path, const char *text, size_t n, const struct reference *ref, struct error *e)
 {
         _cleanup_(subject_clear) struct subject s = { 0 };
         _cleanup_(json_free_ptr) struct json *root = NULL;
-        _cleanup_buf_ struct buf b = { 0 };
-        _cleanup_free_ char *path = NULL;
         int k;
 
-        k = config_paths_find(paths, "containers/policy.json", &path, NULL, e);
-        if (k < 0 || !path)
-                return k;
-        k = file_read(AT_FDCWD, path, POLICY_MAX, &b, e);
-        if (k < 0)
-                return k;
-        k = json_parse(b.data ? b.data : "", b.len, &root, e);
+        k = json_parse(text, n, &root, e);
         if (k == 0)
                 k = check_policy(root, e);
         if (k < 0) {
@@ -292,6 +284,19 @@ int policy_check_at(const struct config_paths *paths, const struct reference *re
         }
         k = describe(ref, &s, e);
         return k < 0 ? k : decide(path, root, &s, e);
+}
+
+int policy_check_at(const struct config_paths *paths, const struct reference *ref, struct error *e)
+{
+        _cleanup_buf_ struct buf b = { 0 };
+        _cleanup_free_ char *path = NULL;
+        int k;
+
+        k = config_paths_find(paths, "containers/policy.json", &path, NULL, e);
+        if (k < 0 || !path)
+                return k;
+        k = file_read(AT_FDCWD, path, POLICY_MAX, &b, e);
+        return k < 0 ? k : policy_check_text(path, b.data ? b.data : "", b.len, ref, e);
 }
 
 int policy_check(const struct reference *ref, struct error *e)

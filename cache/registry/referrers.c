@@ -97,8 +97,7 @@ static bool is_next(const char *parameters, const char *end)
         return false;
 }
 
-/* The target of the link to the next page, as it stands in the answer; NULL when there is none, or no memory. */
-static char *next_link(const struct transfer *answer)
+char *answer_next_link(const struct transfer *answer)
 {
         const char *link;
 
@@ -124,7 +123,7 @@ static char *next_link(const struct transfer *answer)
 static int next_path(const struct exchange *x, char **ret, struct error *e)
 {
         const struct endpoint *endpoint = &x->source->endpoints.items[x->endpoint];
-        _cleanup_free_ char *link = next_link(x->transfer), *target = NULL, *root = NULL;
+        _cleanup_free_ char *link = answer_next_link(x->transfer), *target = NULL, *root = NULL;
         struct error cause = ERROR_INIT;
         const char *path;
         char masked[400];

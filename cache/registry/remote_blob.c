@@ -23,8 +23,9 @@ struct spool {
 struct remote_blob {
         struct blob blob;
         struct registry_source *source;
-        char *path;  /* "blobs/<digest>" */
-        char **urls; /* of a foreign layer, or NULL */
+        char *path;           /* "blobs/<digest>" */
+        char **urls;          /* of a foreign layer, or NULL */
+        atomic_size_t served; /* the place that answered last */
         struct mutex lock;
         struct cond spooled;
         char *target GUARDED_BY(lock); /* where the registry redirected to last, or NULL */
@@ -293,6 +294,7 @@ static int wait_whole(struct remote_blob *b, struct remote_range *r, uint64_t n,
 static void answered(struct remote_blob *b, struct remote_range *r)
 {
         r->answered = true;
+        atomic_store(&b->served, r->exchange.endpoint);
         keep_target(b, &r->exchange);
         if (!transfer_range_ignored(r->exchange.transfer))
                 return;
@@ -389,6 +391,28 @@ static int remote_range_wait(struct blob_range *range, uint64_t n, uint64_t *ret
 
 /* ---- the blob ---- */
 
+/* When all are doubted, it is the last one that is asked last. A target that was redirected to is not asked again
+ * before who redirects. */
+static unsigned remote_blob_doubt(struct blob *blob)
+{
+        struct remote_blob *b = (struct remote_blob *) blob;
+        size_t own = b->source->endpoints.count, served = atomic_load(&b->served);
+        uint64_t all = ((uint64_t) 1 << own) - 1, one = (uint64_t) 1 << served, doubted;
+        char *target;
+
+        mutex_lock(&b->lock);
+        target = b->target;
+        b->target = NULL;
+        mutex_unlock(&b->lock);
+        free(target);
+        if (served < own) {
+                doubted = atomic_fetch_or(&b->source->doubted, one) | one;
+                if (doubted == all)
+                        atomic_store(&b->source->doubted, one);
+        }
+        return (unsigned) MAX(own, (size_t) 2) - 1;
+}
+
 static struct blob *remote_blob_free(struct blob *blob)
 {
         struct remote_blob *b = (struct remote_blob *) blob;
@@ -410,6 +434,7 @@ static const struct blob_ops remote_blob_ops = {
         .range_open = remote_range_open,
         .range_wait = remote_range_wait,
         .range_close = remote_range_close,
+        .doubt = remote_blob_doubt,
         .free = remote_blob_free,
 };
 

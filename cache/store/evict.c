@@ -30,6 +30,7 @@
 #define LOOK_SHARE 4
 #define STUCK_PAUSE_MS 1000
 #define REST_MS 2000    /* a last look when writers have come to rest */
+#define STUCK_MS 5000   /* others may have closed what they had open */
 #define RESCAN_MS 60000 /* others write as well */
 
 #define LAYER_IDLE_MS ((uint64_t) 60 * 60 * 1000)
@@ -98,7 +99,7 @@ int evictor_take(struct store *s, uint64_t n)
         written = atomic_fetch_add(&v->written, n) + n;
         if (!looked || written >= step_of(v) || used + written > v->limit)
                 call(s);
-        if (used + written <= v->limit || (used + written <= v->limit + slack_of(v) && !atomic_load(&v->stuck)))
+        if (written <= v->limit + slack_of(v) && used <= v->limit + slack_of(v) - written)
                 return 0;
         atomic_fetch_sub(&v->written, n);
         return -EDQUOT;
@@ -156,7 +157,7 @@ static int longest_idle_first(const void *a, const void *b)
         return (x->chunk > y->chunk) - (x->chunk < y->chunk);
 }
 
-static int collect(struct eviction *e, const struct usage *u) REQUIRES(e->store->evictor.lock)
+static int collect(struct eviction *e, const struct usage *u, struct evictor *v) REQUIRES(v->lock)
 {
         struct content *c;
         int r = 0;
@@ -164,7 +165,7 @@ static int collect(struct eviction *e, const struct usage *u) REQUIRES(e->store-
         for (size_t k = 0; k < u->layer_count && r == 0; k++)
                 if (u->layers[k].content > 0)
                         r = add(e, u->layers[k].idle_ms, NULL, 0, &u->layers[k]);
-        TAILQ_FOREACH(c, &e->store->evictor.contents, siblings) {
+        TAILQ_FOREACH(c, &v->contents, siblings) {
                 if (r == 0 && atomic_load(&e->store->punches) && atomic_load(&e->store->locks))
                         r = add_chunks(e, c);
         }
@@ -184,14 +185,15 @@ static bool lock_content(struct content *c)
         return c->evicted == EVICT_LOCKED;
 }
 
-static void unlock_contents(struct evictor *v) REQUIRES(v->lock)
+static void unlock_contents(struct eviction *e)
 {
-        struct content *c;
+        for (size_t k = 0; k < e->count; k++) {
+                struct content *c = e->candidates[k].content;
 
-        TAILQ_FOREACH(c, &v->contents, siblings) {
-                if (c->evicted == EVICT_LOCKED)
+                if (c && c->evicted == EVICT_LOCKED)
                         (void) store_lock(c->store, c->map_fd, F_RDLCK, CONTENT_USE_OFFSET, 1);
-                c->evicted = EVICT_UNTRIED;
+                if (c)
+                        c->evicted = EVICT_UNTRIED;
         }
 }
 
@@ -295,15 +297,15 @@ static int evict_content(struct eviction *e, const struct usage *u)
         int r;
 
         mutex_lock(&v->lock);
-        r = collect(e, u);
+        r = collect(e, u, v);
         v->evicting = true;
         mutex_unlock(&v->lock);
 
         if (r == 0)
                 evict_candidates(e);
+        unlock_contents(e);
 
         mutex_lock(&v->lock);
-        unlock_contents(v);
         v->evicting = false;
         cond_broadcast(&v->changed);
         mutex_unlock(&v->lock);
@@ -368,9 +370,10 @@ static void evict(struct store *s, const struct usage *u, uint64_t goal)
         free(e.candidates);
         atomic_store(&s->evictor.used, u->total - MIN(u->total, e.freed));
         atomic_store(&s->evictor.stuck, e.freed == 0 || u->total - MIN(u->total, e.freed) > s->evictor.limit);
-        log_info("store %s: %ju bytes, limit %ju: %ju bytes taken away: %zu chunks, %zu layers, %zu other files",
-                 s->path, (uintmax_t) u->total, (uintmax_t) s->evictor.limit, (uintmax_t) e.freed, e.chunks, e.layers,
-                 e.files);
+        log_write(e.freed > 0 ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG,
+                  "store %s: %ju bytes, limit %ju: %ju bytes taken away: %zu chunks, %zu layers, %zu other files",
+                  s->path, (uintmax_t) u->total, (uintmax_t) s->evictor.limit, (uintmax_t) e.freed, e.chunks, e.layers,
+                  e.files);
 }
 
 /* Returns how long to wait before the next look, if one is wanted. */
@@ -403,6 +406,14 @@ static void wait_until(struct evictor *v, deadline_t deadline, bool wanted) REQU
                 (void) cond_wait_until(&v->changed, &v->lock, deadline);
 }
 
+/* Until the next look, when nobody wants one. */
+static uint64_t idle_pause(const struct evictor *v)
+{
+        if (atomic_load(&v->written) > 0)
+                return REST_MS;
+        return atomic_load(&v->stuck) ? STUCK_MS : RESCAN_MS;
+}
+
 static void *evictor_run(void *arg)
 {
         struct store *s = arg;
@@ -412,7 +423,7 @@ static void *evictor_run(void *arg)
         while (!v->stopping) {
                 uint64_t pause;
 
-                wait_until(v, deadline_in(atomic_load(&v->written) > 0 ? REST_MS : RESCAN_MS), true);
+                wait_until(v, deadline_in(idle_pause(v)), true);
                 if (v->stopping)
                         break;
                 atomic_store(&v->wanted, false);
@@ -458,7 +469,7 @@ void evictor_clear(struct store *s)
 void store_set_limit(struct store *s, uint64_t bytes)
 {
         if (!s->read_only)
-                s->evictor.limit = bytes;
+                s->evictor.limit = MIN(bytes, (uint64_t) INT64_MAX);
 }
 
 void store_touch(struct store *s, int fd)

@@ -41,8 +41,11 @@ int inventory_open(struct store *s, const struct inventory_item *item, const cha
 static bool layer_is_in_use(struct store *s, const struct inventory_item *item)
 {
         struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
-        _cleanup_close_ int fd = inventory_open(s, item, "map", false);
+        _cleanup_close_ int fd = -1;
 
+        if (!atomic_load(&s->locks))
+                return false;
+        fd = inventory_open(s, item, "map", false);
         return fd >= 0 && fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
 }
 
@@ -54,6 +57,8 @@ static bool draft_is_in_use(struct store *s, const struct inventory_item *item)
         /* A lock that is tried too early could keep the writer itself from claiming its draft. */
         if (age < INVENTORY_DRAFT_GRACE_S)
                 return true;
+        if (!atomic_load(&s->locks))
+                return age < UNCLAIMED_AGE_S;
         fd = openat(s->fd, item->path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
         if (fd < 0)
                 return false;

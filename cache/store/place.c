@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Where a store lies: what the kernel calls the filesystem, what room there is, and whether locks do anything. */
+/* Where a store lies: what the kernel calls the filesystem, and what room there is. */
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -10,18 +10,6 @@
 
 #include "regfs/inventory.h"
 #include "store_internal.h"
-
-/* Filesystems on which other machines or processes answer for a lock, and may not: none is tried there. */
-static const char *const remote[] = { "nfs",    "nfs4", "cifs", "smb3",  "9p",     "afs",    "ceph", "coda",
-                                      "lustre", "gpfs", "gfs2", "ocfs2", "beegfs", "vboxsf", "fuse", "fuseblk" };
-
-static bool is_remote(const char *filesystem)
-{
-        for (size_t k = 0; k < ELEMENTSOF(remote); k++)
-                if (str_eq(filesystem, remote[k]))
-                        return true;
-        return str_after(filesystem, "fuse.") != NULL;
-}
 
 /* The type of mount ID: the first word behind " - " of its line in mountinfo. */
 static int find_filesystem(uint64_t id, char *out, size_t size)
@@ -57,22 +45,6 @@ static void name_filesystem(struct store *s, struct store_place *p)
                 snprintf(p->filesystem, sizeof(p->filesystem), "unknown");
 }
 
-/* A lock of one open file must be in the way of another's. */
-static bool locks_work(struct store *s)
-{
-        struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1 };
-        _cleanup_draft_ struct store_draft d = STORE_DRAFT_INIT;
-        _cleanup_close_ int other = -1;
-
-        if (store_draft_new(s, &d, NULL) < 0)
-                return false;
-        other = openat(s->fd, d.name, O_RDWR | O_CLOEXEC);
-        if (other < 0 || fcntl(d.fd, F_OFD_SETLK, &lock) < 0)
-                return false;
-        lock.l_pid = 0;
-        return fcntl(other, F_OFD_SETLK, &lock) < 0 && (errno == EAGAIN || errno == EACCES);
-}
-
 int store_look_at_place(struct store *s, struct store_place *ret, struct error *e)
 {
         struct store_place p = { .read_only = s->read_only };
@@ -84,7 +56,7 @@ int store_look_at_place(struct store *s, struct store_place *ret, struct error *
         p.size = (uint64_t) v.f_blocks * v.f_frsize;
         p.available = (uint64_t) v.f_bavail * v.f_frsize;
         p.reserve = (v.f_blocks / STORE_RESERVE_PART + 1) * v.f_frsize;
-        p.locks = !s->read_only && !is_remote(p.filesystem) && locks_work(s);
+        p.locks = !s->read_only && atomic_load(&s->locks);
         *ret = p;
         return 0;
 }

@@ -25,7 +25,7 @@ struct evictor {
         atomic_uint_fast64_t used;    /* when it last looked, less what it took away */
         atomic_uint_fast64_t written; /* by this process since then */
         atomic_bool looked;           /* `used` says something */
-        atomic_bool stuck;            /* over the limit, and nothing more can be taken away */
+        atomic_bool stuck;            /* it found less than it wanted to take away */
         atomic_bool disk_is_full;     /* somebody could not write: take away more than the limit wants */
         atomic_bool wanted;           /* it is to look */
         atomic_uint leaving;          /* layers that wait to be closed */

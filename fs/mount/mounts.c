@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -19,6 +20,8 @@
 #include "regfs/mount.h"
 #include "regfs/text.h"
 
+#define BUSY_PAUSE_MS 50
+#define BUSY_PAUSES 10
 #define MOUNT_TABLE_MAX (64 * MIB)
 #define DAEMON_END_MS 10000
 
@@ -130,21 +133,16 @@ static int parse_line(char *line, struct mount_entry *m)
         return m->reference && m->digest && m->platform ? 1 : -ENOMEM;
 }
 
-int mount_table_read(struct mount_table *ret, struct error *e)
+int mount_table_parse(char *text, struct mount_table *ret, struct error *e)
 {
-        _cleanup_buf_ struct buf text = { 0 };
         struct mount_table t = { 0 };
         size_t allocated = 0;
         char *save = NULL;
-        int r;
 
-        r = file_read(AT_FDCWD, "/proc/self/mountinfo", MOUNT_TABLE_MAX, &text, e);
-        if (r < 0)
-                return r;
-        for (char *line = strtok_r(text.data, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+        for (char *line = text ? strtok_r(text, "\n", &save) : NULL; line; line = strtok_r(NULL, "\n", &save)) {
                 struct mount_entry m = { 0 };
+                int r = parse_line(line, &m);
 
-                r = parse_line(line, &m);
                 if (r == 1)
                         r = array_reserve(t.items, &allocated, t.count + 1);
                 else if (r == 0)
@@ -158,6 +156,14 @@ int mount_table_read(struct mount_table *ret, struct error *e)
         }
         *ret = t;
         return 0;
+}
+
+int mount_table_read(struct mount_table *ret, struct error *e)
+{
+        _cleanup_buf_ struct buf text = { 0 };
+        int r = file_read(AT_FDCWD, "/proc/self/mountinfo", MOUNT_TABLE_MAX, &text, e);
+
+        return r < 0 ? r : mount_table_parse(text.data, ret, e);
 }
 
 /* ---- unmounting ---- */
@@ -229,7 +235,7 @@ static int run_fusermount(const char *directory, bool lazy, struct error *e)
         return error_set(e, ERROR_MOUNT, EBUSY, "%s: fusermount3 could not unmount it", directory);
 }
 
-static int unmount(const char *directory, bool lazy, struct error *e)
+static int unmount_now(const char *directory, bool lazy, struct error *e)
 {
         if (geteuid() != 0)
                 return run_fusermount(directory, lazy, e);
@@ -239,10 +245,33 @@ static int unmount(const char *directory, bool lazy, struct error *e)
                          errno == EBUSY ? ": somebody works in it (--lazy detaches it all the same)" : "");
 }
 
+/* Who looks at a mount only, as `regfs mounts` and desktops do, is through in a moment. */
+static int unmount(const char *directory, bool lazy, struct error *e)
+{
+        const struct timespec pause = { .tv_nsec = BUSY_PAUSE_MS * 1000000L };
+        int r = unmount_now(directory, lazy, e);
+
+        /* fusermount3 speaks for itself, each time. */
+        for (unsigned k = 0; r == -EBUSY && geteuid() == 0 && k < BUSY_PAUSES; k++) {
+                nanosleep(&pause, NULL);
+                r = unmount_now(directory, lazy, e);
+        }
+        return r;
+}
+
 /* A descriptor that becomes readable when the process ends; -1 when it has, or when this can't be known. */
 static int watch_process(long pid)
 {
         return pid > 0 ? (int) syscall(SYS_pidfd_open, (pid_t) pid, 0) : -1;
+}
+
+/* Its process has died, and the kernel knows. Whoever works there gets nothing but errors any more. */
+static bool is_dead(const struct mount_entry *mount, int process)
+{
+        struct statvfs filesystem;
+
+        return process < 0 && mount->pid > 0 && kill((pid_t) mount->pid, 0) < 0 && errno == ESRCH &&
+               statvfs(mount->directory, &filesystem) < 0 && errno == ENOTCONN;
 }
 
 int mount_remove(const char *directory, bool lazy, struct error *e)
@@ -258,7 +287,7 @@ int mount_remove(const char *directory, bool lazy, struct error *e)
         if (r < 0)
                 return r;
         process = watch_process(mount->pid);
-        r = unmount(mount->directory, lazy, e);
+        r = unmount(mount->directory, lazy || is_dead(mount, process), e);
         if (r < 0)
                 return r;
         if (process >= 0 && !lazy) {

@@ -23,223 +23,41 @@ struct filter {
 };
 
 /* Names that an architecture, or this libseccomp, does not know are left out. */
-static const char *const allowed[] = {
+static const char allowed[] =
         /* what is open */
-        "read",
-        "write",
-        "readv",
-        "writev",
-        "pread64",
-        "pwrite64",
-        "preadv",
-        "pwritev",
-        "preadv2",
-        "pwritev2",
-        "lseek",
-        "_llseek",
-        "close",
-        "close_range",
-        "dup",
-        "dup2",
-        "dup3",
-        "pipe",
-        "pipe2",
-        "splice",
-        "tee",
-        "vmsplice",
-        "sendfile",
-        "sendfile64",
-        "copy_file_range",
-        "fcntl",
-        "fcntl64",
-        "flock",
-        "fstat",
-        "fstat64",
-        "fstatfs",
-        "fstatfs64",
-        "ftruncate",
-        "ftruncate64",
-        "fallocate",
-        "fsync",
-        "fdatasync",
-        "sync_file_range",
-        "fadvise64",
-        "fadvise64_64",
-        "getdents64",
-        "fchmod",
-        "futimens",
+        "read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 lseek _llseek close "
+        "close_range dup dup2 dup3 pipe pipe2 splice tee vmsplice sendfile sendfile64 copy_file_range fcntl "
+        "fcntl64 flock fstat fstat64 fstatfs fstatfs64 ftruncate ftruncate64 fallocate fsync fdatasync "
+        "sync_file_range fadvise64 fadvise64_64 getdents64 fchmod "
         /* what Landlock rules over */
-        "open",
-        "openat",
-        "stat",
-        "stat64",
-        "lstat",
-        "lstat64",
-        "newfstatat",
-        "fstatat64",
-        "statx",
-        "statfs",
-        "statfs64",
-        "access",
-        "faccessat",
-        "faccessat2",
-        "readlink",
-        "readlinkat",
-        "getcwd",
-        "chdir",
-        "mkdir",
-        "mkdirat",
-        "rmdir",
-        "unlink",
-        "unlinkat",
-        "rename",
-        "renameat",
-        "renameat2",
-        "link",
-        "linkat",
-        "utimensat",
-        "utimensat_time64",
-        "umask",
+        "open openat stat stat64 lstat lstat64 newfstatat fstatat64 statx statfs statfs64 access faccessat "
+        "faccessat2 readlink readlinkat getcwd chdir mkdir mkdirat rmdir unlink unlinkat rename renameat "
+        "renameat2 link linkat utimensat utimensat_time64 umask "
         /* memory */
-        "brk",
-        "munmap",
-        "mremap",
-        "madvise",
-        "mincore",
-        "mlock",
-        "mlock2",
-        "munlock",
-        "msync",
+        "brk munmap mremap madvise mincore mlock mlock2 munlock msync "
         /* threads and signals */
-        "futex",
-        "futex_time64",
-        "futex_waitv",
-        "set_robust_list",
-        "get_robust_list",
-        "rseq",
-        "set_tid_address",
-        "gettid",
-        "getpid",
-        "getppid",
-        "getuid",
-        "geteuid",
-        "getgid",
-        "getegid",
-        "getresuid",
-        "getresgid",
-        "getpgrp",
-        "getpgid",
-        "getsid",
-        "getgroups",
-        "sched_yield",
-        "sched_getaffinity",
-        "sched_getparam",
-        "sched_getscheduler",
-        "membarrier",
-        "getcpu",
-        "getpriority",
-        "rt_sigaction",
-        "rt_sigprocmask",
-        "rt_sigreturn",
-        "rt_sigpending",
-        "rt_sigsuspend",
-        "rt_sigtimedwait",
-        "sigreturn",
-        "sigaltstack",
-        "restart_syscall",
-        "wait4",
-        "waitid",
-        "pause",
-        "exit",
-        "exit_group",
+        "futex futex_time64 futex_waitv set_robust_list get_robust_list rseq set_tid_address gettid getpid "
+        "getppid getuid geteuid getgid getegid getresuid getresgid getpgrp getpgid getsid getgroups "
+        "sched_yield sched_getaffinity sched_getparam sched_getscheduler membarrier getcpu getpriority "
+        "rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigsuspend rt_sigtimedwait sigreturn "
+        "sigaltstack restart_syscall wait4 waitid pause exit exit_group "
         /* waiting and time */
-        "poll",
-        "ppoll",
-        "ppoll_time64",
-        "select",
-        "_newselect",
-        "pselect6",
-        "pselect6_time64",
-        "epoll_create",
-        "epoll_create1",
-        "epoll_ctl",
-        "epoll_wait",
-        "epoll_pwait",
-        "epoll_pwait2",
-        "eventfd",
-        "eventfd2",
-        "timerfd_create",
-        "timerfd_settime",
-        "timerfd_gettime",
-        "clock_gettime",
-        "clock_gettime64",
-        "clock_getres",
-        "clock_nanosleep",
-        "clock_nanosleep_time64",
-        "nanosleep",
-        "gettimeofday",
-        "time",
-        "times",
+        "poll ppoll ppoll_time64 select _newselect pselect6 pselect6_time64 epoll_create epoll_create1 "
+        "epoll_ctl epoll_wait epoll_pwait epoll_pwait2 eventfd eventfd2 timerfd_create timerfd_settime "
+        "timerfd_gettime clock_gettime clock_gettime64 clock_getres clock_nanosleep clock_nanosleep_time64 "
+        "nanosleep gettimeofday time times "
         /* the network; which sockets there may be is below */
-        "connect",
-        "getsockname",
-        "getpeername",
-        "getsockopt",
-        "setsockopt",
-        "send",
-        "sendto",
-        "sendmsg",
-        "sendmmsg",
-        "recv",
-        "recvfrom",
-        "recvmsg",
-        "recvmmsg",
-        "shutdown",
-        "socketpair",
+        "connect getsockname getpeername getsockopt setsockopt send sendto sendmsg sendmmsg recv recvfrom "
+        "recvmsg recvmmsg shutdown socketpair "
         /* what there is */
-        "uname",
-        "sysinfo",
-        "getrandom",
-        "getrusage",
-        "getrlimit",
-        "ugetrlimit",
-};
+        "uname sysinfo getrandom getrusage getrlimit ugetrlimit ";
 
 /* No mistake leads there. */
-static const char *const deadly[] = {
-        "execve",
-        "execveat",
-        "ptrace",
-        "process_vm_readv",
-        "process_vm_writev",
-        "kcmp",
-        "mount",
-        "move_mount",
-        "open_tree",
-        "fsopen",
-        "fsconfig",
-        "fsmount",
-        "fspick",
-        "mount_setattr",
-        "pivot_root",
-        "chroot",
-        "setns",
-        "unshare",
-        "init_module",
-        "finit_module",
-        "delete_module",
-        "kexec_load",
-        "kexec_file_load",
-        "bpf",
-        "perf_event_open",
-        "open_by_handle_at",
-        "reboot",
-        "swapon",
-        "swapoff",
-        "iopl",
-        "ioperm",
-        "acct",
-};
+static const char deadly[] =
+        "execve execveat ptrace process_vm_readv process_vm_writev kcmp mount move_mount open_tree fsopen "
+        "fsconfig fsmount fspick mount_setattr pivot_root chroot setns unshare init_module finit_module "
+        "delete_module kexec_load kexec_file_load bpf perf_event_open open_by_handle_at reboot swapon swapoff "
+        "iopl ioperm acct ";
 
 static int add(scmp_filter_ctx c, uint32_t action, const char *name, unsigned count, const struct scmp_arg_cmp *compare)
 {
@@ -250,12 +68,22 @@ static int add(scmp_filter_ctx c, uint32_t action, const char *name, unsigned co
         return seccomp_rule_add_array(c, action, number, count, compare);
 }
 
-static int add_names(scmp_filter_ctx c, uint32_t action, const char *const *names, size_t count)
+/* NAMES has a space behind each. */
+static int add_names(scmp_filter_ctx c, uint32_t action, const char *names)
 {
         int r = 0;
 
-        for (size_t k = 0; k < count && r == 0; k++)
-                r = add(c, action, names[k], 0, NULL);
+        while (*names && r == 0) {
+                char name[32];
+                size_t n = strcspn(names, " ");
+
+                if (n >= sizeof(name))
+                        return -ENAMETOOLONG;
+                memcpy(name, names, n);
+                name[n] = '\0';
+                r = add(c, action, name, 0, NULL);
+                names += n + 1;
+        }
         return r;
 }
 
@@ -362,9 +190,9 @@ static int fill(scmp_filter_ctx c)
         /* No code comes from others: no need for the kernel to make this process slow against itself. */
         (void) seccomp_attr_set(c, SCMP_FLTATR_CTL_SSB, 1);
         if (r == 0)
-                r = add_names(c, SCMP_ACT_ALLOW, allowed, ELEMENTSOF(allowed));
+                r = add_names(c, SCMP_ACT_ALLOW, allowed);
         if (r == 0)
-                r = add_names(c, SCMP_ACT_KILL_PROCESS, deadly, ELEMENTSOF(deadly));
+                r = add_names(c, SCMP_ACT_KILL_PROCESS, deadly);
         if (r == 0)
                 r = allow_threads(c);
         if (r == 0)

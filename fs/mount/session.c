@@ -174,6 +174,9 @@ static int unmount(struct session *s, struct error *e)
 
         if (s->unmount && !is_gone(s)) {
                 r = s->unmount(s->unmount_context, e);
+                if (r < 0)
+                        error_prefix(e, "%s: cannot be unmounted (regfs umount %s does it)", s->directory,
+                                     s->directory);
                 forget_mount(s);
         }
         fuse_session_unmount(s->fuse);

@@ -193,14 +193,16 @@ static int on_end_map(void *context)
 {
         struct toc_parser *p = on_event(context);
 
-        if (p->unknown > 0)
+        if (p->unknown > 0) {
                 p->unknown--;
-        else if (p->place == PLACE_XATTRS)
+        } else if (p->place == PLACE_XATTRS) {
                 p->place = PLACE_ENTRY;
-        else if (p->place == PLACE_ENTRY)
+        } else if (p->place == PLACE_ENTRY) {
                 return parser_end_entry(p);
-        else
+        } else {
                 p->place = PLACE_END;
+                p->end = p->fed + yajl_get_bytes_consumed(p->yajl);
+        }
         return 1;
 }
 
@@ -317,6 +319,17 @@ static int failed(struct toc_parser *p, yajl_status status, size_t at)
         return p->failed;
 }
 
+/* What follows the document and is a whole token, yajl refuses; a string without end it would take for nothing. */
+static void check_behind(struct toc_parser *p, const uint8_t *data, size_t n)
+{
+        size_t at = p->end > p->fed ? (size_t) (p->end - p->fed) : 0;
+
+        while (at < n && data[at] != '\0' && strchr(" \t\r\n", data[at]))
+                at++;
+        if (at < n)
+                parser_refuse(p, "JSON, byte %ju: more behind its end", (uintmax_t) (p->fed + at));
+}
+
 static int feed_piece(struct toc_parser *p, const uint8_t *data, size_t n)
 {
         yajl_status status;
@@ -329,6 +342,8 @@ static int feed_piece(struct toc_parser *p, const uint8_t *data, size_t n)
         status = yajl_parse(p->yajl, data, n);
         if (status != yajl_status_ok)
                 return failed(p, status, yajl_get_bytes_consumed(p->yajl));
+        if (p->place == PLACE_END)
+                check_behind(p, data, n);
         p->fed += n;
         if (p->quiet > TOKEN_MAX)
                 parser_refuse(p, "JSON: more than %zu bytes without a value", TOKEN_MAX);

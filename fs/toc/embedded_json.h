@@ -54,6 +54,7 @@ struct toc_parser {
 
         uint64_t fed;    /* bytes in the pieces before */
         size_t quiet;    /* bytes since the last event */
+        uint64_t end;    /* PLACE_END: bytes up to there */
         unsigned escape; /* how much of \uD8 has been seen at the end of the bytes fed */
         enum place place;
         unsigned unknown;                   /* levels of what is passed over */

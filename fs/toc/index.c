@@ -6,6 +6,7 @@
 
 #include "index_rows.h"
 #include "regfs/codec.h"
+#include "regfs/log.h"
 #include "regfs/tar.h"
 #include "regfs/toc.h"
 
@@ -20,6 +21,8 @@ struct pass {
         struct hasher *whole;   /* of the blob */
         struct hasher *decoded; /* of its content, where the digest may be the diff_id of a compressed blob; or NULL */
         enum compression compression;
+        uint64_t content_free, content_max; /* what it may decode to: any layer, and this one */
+        uint64_t content;
 };
 
 static void pass_clear(struct pass *p)
@@ -40,11 +43,33 @@ static int hash_failed(struct pass *p, int r, struct error *e)
 
 /* ---- from the scan ---- */
 
+static void bound_content(struct pass *p)
+{
+        const struct index_options *o = p->options;
+
+        p->content_free = o->content_free ? o->content_free : INDEX_CONTENT_FREE;
+        if (__builtin_mul_overflow(o->blob->size, INDEX_RATIO_MAX, &p->content_max))
+                p->content_max = UINT64_MAX;
+        p->content_max = MAX(p->content_max, p->content_free);
+}
+
+static int check_bound(struct pass *p, size_t n, struct error *e)
+{
+        if (n > p->content_max - p->content)
+                return error_set(e, ERROR_BAD_DATA, EBADMSG,
+                                 "%s: the layer decodes to more than %ju bytes and more than %d times its size",
+                                 p->options->blob->name, (uintmax_t) p->content_free, INDEX_RATIO_MAX);
+        p->content += n;
+        return 0;
+}
+
 static int on_output(void *context, const uint8_t *data, size_t n, struct error *e)
 {
         struct pass *p = context;
-        int r;
+        int r = check_bound(p, n, e);
 
+        if (r < 0)
+                return r;
         if (p->decoded) {
                 r = hasher_update(p->decoded, data, n);
                 if (r < 0)
@@ -175,7 +200,7 @@ static int write_toc(struct pass *p, uint64_t content_size, struct error *e)
 }
 
 /* The digest comes first: whatever else is wrong with bytes that are not the layer's says nothing about the layer. */
-static int finish(struct pass *p, struct error *e)
+static int finish(struct pass *p, bool *ret_verified, struct error *e)
 {
         const char *name = p->options->blob->name;
         uint64_t content_size = 0;
@@ -187,6 +212,7 @@ static int finish(struct pass *p, struct error *e)
         r = verify(p, e);
         if (r < 0)
                 return r;
+        *ret_verified = true;
         r = index_rows_finish(p->rows, p->options->blob->size, e);
         if (r < 0)
                 return r;
@@ -202,14 +228,13 @@ static int finish(struct pass *p, struct error *e)
         return layer_draft_publish(p->draft, e);
 }
 
-int index_layer(const struct index_options *options, struct error *e)
+/* *RET_VERIFIED: what was read is the layer. */
+static int read_layer(const struct index_options *options, bool *ret_verified, struct error *e)
 {
         _cleanup_(pass_clear) struct pass p = { .options = options };
-        struct error own = ERROR_INIT;
         int r;
 
-        if (!e)
-                e = &own;
+        bound_content(&p);
         p.whole = hasher_new(options->blob->digest.algorithm);
         if (!p.whole || layer_tree_new(&p.tree) < 0 || tar_scanner_new(on_entry, &p, &p.tar) < 0)
                 return error_oom(e);
@@ -219,5 +244,22 @@ int index_layer(const struct index_options *options, struct error *e)
         r = stream(&p, e);
         if (r == -EBADMSG && !strstr(e->message, options->blob->name))
                 return error_prefix(e, "%s", options->blob->name);
-        return r < 0 ? r : finish(&p, e);
+        return r < 0 ? r : finish(&p, ret_verified, e);
+}
+
+int index_layer(const struct index_options *options, struct error *e)
+{
+        struct error own = ERROR_INIT;
+        bool verified = false;
+        int r;
+
+        if (!e)
+                e = &own;
+        /* Wrong bytes may be a passing thing, but what has the right digest is what it is. */
+        for (unsigned attempt = 0;; attempt++) {
+                r = read_layer(options, &verified, e);
+                if (r != -EBADMSG || verified || attempt >= blob_doubt(options->blob))
+                        return r;
+                log_warning("%s: the layer is read once more", e->message);
+        }
 }

@@ -50,7 +50,8 @@ static int refuse(const struct layer_path *path, struct error *e, const char *wh
 /* For the codes of string_table_add and its like. */
 static int refuse_code(const struct layer_path *path, int r, struct error *e)
 {
-        return r == -EFBIG ? refuse(path, e, "the layer has more names, targets and xattrs than regfs takes")
+        return r == -EFBIG ? refuse(path, e,
+                                    "the layer has more than 1 GiB of names, targets and xattrs, or 16 million xattrs")
                            : error_oom(e);
 }
 
@@ -202,7 +203,7 @@ static int describe_extents(struct layer_tree *t, const struct layer_entry *entr
         uint64_t end = 0, content_end;
 
         if (entry->extent_count > ITABLE_EXTENTS_MAX - first)
-                return refuse(path, e, "the layer has more pieces of sparse files than regfs takes");
+                return refuse(path, e, "the layer has more than 16 million pieces of sparse files");
         for (size_t k = 0; k < entry->extent_count; k++) {
                 const struct extent *x = &entry->extents[k];
 

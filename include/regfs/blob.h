@@ -47,6 +47,7 @@ struct blob_ops {
                           uint64_t patience_ms, struct blob_range **ret, struct error *e);
         int (*range_wait)(struct blob_range *r, uint64_t n, uint64_t *ret_received, struct error *e);
         struct blob_range *(*range_close)(struct blob_range *r);
+        unsigned (*doubt)(struct blob *b); /* NULL: it says the same again */
         struct blob *(*free)(struct blob *b);
 };
 
@@ -91,6 +92,13 @@ static inline struct blob_range *blob_range_close(struct blob_range *r)
         return r ? r->blob->ops->range_close(r) : NULL;
 }
 DEFINE_CLEANUP(struct blob_range *, blob_range_close)
+
+/* What the blob brought last is wrong: from now on somebody else is asked first, where there is somebody else. Returns
+ * how many times in all it makes sense to ask anew before one gives up. */
+static inline unsigned blob_doubt(struct blob *b)
+{
+        return b->ops->doubt ? b->ops->doubt(b) : 0;
+}
 
 /* Reads on through a long stretch of a blob. */
 struct blob_stream {

@@ -105,8 +105,8 @@ struct cache_prune_result {
         size_t in_use;  /* layers and image indexes that would have gone */
 };
 
-/* Takes out the drafts of processes that are dead, what is wanted by OPTIONS, and then image indexes and directories of
- * layers of which nothing is left that could be used. Drafts of the living stay, and what is foreign. Items that can't
+/* Takes out the drafts of processes that are dead, what is wanted by OPTIONS, and image indexes that have lost all of
+ * their layers by it. Drafts of the living stay, and what is foreign. Items that can't
  * be removed don't keep the others from it: the first error is returned behind them. */
 int cache_prune(struct store *s, struct cache_view *v, const struct cache_prune_options *options,
                 struct cache_prune_result *ret, struct error *e);

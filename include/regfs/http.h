@@ -73,7 +73,14 @@ struct http_request {
 
 int http_new(const struct http_options *options, struct http **ret, struct error *e);
 
-/* Ends every transfer with -ESHUTDOWN and the thread. NULL is legal. */
+/* Ends every transfer with -ESHUTDOWN, those that are yet to begin and pauses between them, too: who waits for them
+ * comes to an end. http_free still has to follow. */
+void http_stop(struct http *h);
+
+/* Waits for MS before something is tried again, or until http_stop. */
+void http_pause(struct http *h, uint64_t ms);
+
+/* http_stop, and the end of the thread. NULL is legal. */
 struct http *http_free(struct http *h);
 DEFINE_CLEANUP(struct http *, http_free)
 

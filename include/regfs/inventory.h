@@ -46,7 +46,8 @@ struct inventory_item {
          * TOC); of other files the later one of access and change. */
         int64_t used;
         /* A layer is in use when another open file holds a lock in its map; a draft, as long as its writer lives; other
-         * things, when an image is that they belong to (cache.h). */
+         * things, when an image is that they belong to (cache.h). Where the store does without locks, no layer is known
+         * to be, and a draft for a day. */
         bool in_use;
 
         struct digest digest; /* blob, layer */
@@ -102,7 +103,7 @@ int inventory_ref_read(int fd, struct digest *ret, int64_t *ret_time);
 struct store_place {
         char filesystem[64]; /* its name as the kernel has it, "ext4" */
         bool read_only;
-        bool locks;         /* a lock of one open file keeps another off */
+        bool locks;         /* those between processes work: what is in use can be told */
         uint64_t size;      /* of the filesystem */
         uint64_t available; /* what this user may still write */
         uint64_t reserve;   /* of that, what regfs leaves free */

@@ -69,6 +69,7 @@ char *mount_source_format(const char *reference, const char *digest, const char 
 
 /* The regfs mounts of this mount namespace, from /proc/self/mountinfo. */
 int mount_table_read(struct mount_table *ret, struct error *e);
+int mount_table_parse(char *text, struct mount_table *ret, struct error *e); /* its text, which is used up */
 void mount_table_clear(struct mount_table *t);
 
 /* Asks each mount that has something to tell for its status, and waits PATIENCE_MS for all of them together: dead ones, ones that hang and those of

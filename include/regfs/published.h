@@ -63,6 +63,7 @@ struct published_import {
         struct store *store;
         uint64_t timeout_ms;
         atomic_bool *cancel; /* or NULL */
+        uint64_t toc_max;    /* 0: PUBLISHED_TOC_MAX */
 };
 
 #define PUBLISHED_TOC_MAX (1 * GIB) /* of a TOC file, decoded; its blob may have ZTOC_MAX */

@@ -60,6 +60,8 @@ struct store *store_at(struct store *s, size_t k);
  * made from them is nobody else's to use, so it does not go to S under its plain name. */
 bool store_is_foreign(const struct store *s);
 uid_t store_owner(const struct store *s);
+/* What the store is kept to where nobody says otherwise. */
+#define STORE_LIMIT_DEFAULT (10 * GIB)
 
 /* The store is kept to so many bytes by taking away what was not used for longest: single chunks of layers that this
  * process has open, whole layers otherwise, and none that another process has open. Before anything is written; by

@@ -4,22 +4,10 @@
  * and the same ones whether it comes whole or in pieces. The input's first byte chooses the codec and how the rest
  * is cut. */
 
-#include <stdio.h>
-#include <string.h>
-
+#include "fuzz.h"
 #include "../../fs/toc/embedded_internal.h"
 
 #define DATA_SIZE (1 * MIB)
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define REQUIRE(condition)                                           \
-        do {                                                         \
-                if (!(condition)) {                                  \
-                        fprintf(stderr, "broken: %s\n", #condition); \
-                        abort();                                     \
-                }                                                    \
-        } while (0)
 
 static int add(void *context, const struct toc_entry *entry, struct error *e)
 {

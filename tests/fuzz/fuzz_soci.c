@@ -3,20 +3,8 @@
 /* Ztocs of any bytes: what is accepted must make a sound tree and sound chunks, the same ones each time. The input's
  * first four bytes are the size of the layer's blob. */
 
-#include <stdio.h>
-#include <string.h>
-
+#include "fuzz.h"
 #include "regfs/soci.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define REQUIRE(condition)                                           \
-        do {                                                         \
-                if (!(condition)) {                                  \
-                        fprintf(stderr, "broken: %s\n", #condition); \
-                        abort();                                     \
-                }                                                    \
-        } while (0)
 
 static void check_tree(struct layer_tree *tree, uint64_t content_size)
 {

@@ -4,21 +4,10 @@
  * stream comes whole or in pieces. The input's first byte says whether header blocks get the checksum that the fuzzer
  * cannot guess, the next eight how the rest is cut. */
 
-#include <stdio.h>
-#include <string.h>
 #include <sys/stat.h>
 
+#include "fuzz.h"
 #include "regfs/tar.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define REQUIRE(condition)                                           \
-        do {                                                         \
-                if (!(condition)) {                                  \
-                        fprintf(stderr, "broken: %s\n", #condition); \
-                        abort();                                     \
-                }                                                    \
-        } while (0)
 
 struct sum {
         uint64_t hash;  /* of all entries */
@@ -108,22 +97,6 @@ static int scan(const uint8_t *data, size_t size, uint64_t seed, struct sum *s, 
         return r;
 }
 
-static void seal_headers(uint8_t *data, size_t size)
-{
-        for (size_t at = 0; at + 512 <= size; at += 512) {
-                unsigned sum = 8 * ' ';
-                char field[16];
-
-                if (memcmp(data + at + 257, "ustar", 5) != 0)
-                        continue;
-                for (size_t i = 0; i < 512; i++)
-                        sum += i < 148 || i >= 156 ? data[at + i] : 0;
-                snprintf(field, sizeof(field), "%06o", sum);
-                memcpy(data + at + 148, field, 7);
-                data[at + 155] = ' ';
-        }
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
         struct error whole_error = ERROR_INIT, pieces_error = ERROR_INIT;
@@ -139,7 +112,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         REQUIRE(copy);
         memcpy(copy, data + 9, size - 9);
         if (data[0] % 8)
-                seal_headers(copy, size - 9);
+                seal_tar_headers(copy, size - 9);
         r = scan(copy, size - 9, 0, &whole, &whole_error);
         REQUIRE(scan(copy, size - 9, seed | 1, &pieces, &pieces_error) == r);
         REQUIRE(whole.hash == pieces.hash && strcmp(whole_error.message, pieces_error.message) == 0);

@@ -4,26 +4,12 @@
  * merged, looked up and decoded by. */
 
 #include <stddef.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
-#include <unistd.h>
 #include <xxhash.h>
 
+#include "fuzz.h"
 #include "fs/toc/file.h"
-#include "regfs/io.h"
 #include "regfs/toc.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define REQUIRE(condition)                                           \
-        do {                                                         \
-                if (!(condition)) {                                  \
-                        fprintf(stderr, "broken: %s\n", #condition); \
-                        abort();                                     \
-                }                                                    \
-        } while (0)
 
 #define HASH_START offsetof(struct itable_file_header, identity)
 

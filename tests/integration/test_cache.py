@@ -344,6 +344,10 @@ class PruneTest(CacheCase):
         self.assertEqual([r['path'].split('/')[2] for r in pruned['removed'] if r['kind'] == 'layer'],
                          [self.digest_of(n).partition(':')[2] for n in ('docs', 'app')])
         self.assertLessEqual(self.cache('info')['diskSize'], limit * 1024)
+        self.assertEqual(len(self.cache('list')['images']), 3)
+        self.cache('prune', '--max-size=1K')
+        left = self.cache('list')
+        self.assertEqual((left['images'], left['layers']), ([], []))
         self.check_tree(self.mount('two'), 'two')
 
     def test_what_is_in_use_stays(self):
@@ -362,18 +366,19 @@ class PruneTest(CacheCase):
     def test_drafts(self):
         """A dead process's goes, a living one's stays, and its mount comes to its end."""
         go_on = threading.Event()
-        self.proxy.rule(hang(go_on), path='/blobs/' + self.digest_of('docs'))
+        for name in ('docs', 'app'):
+            self.proxy.rule(hang(go_on), path='/blobs/' + self.digest_of(name))
 
-        def start():
+        def start(tag):
             directory, known = self.bed.mkdir(), set(self.bed.store.drafts())
-            process = self.bed.start(regfs_binary(), 'mount', '--plain-http', self.reference('two'), directory, stderr=subprocess.PIPE)
-            # The first layer is there already; what remains is the one that stalls.
-            wait_until(lambda: self.layer_path('base').exists() and set(self.bed.store.drafts()) - known, 'a draft')
+            process = self.bed.start(regfs_binary(), 'mount', '--plain-http', self.reference(tag), directory, stderr=subprocess.PIPE)
+            # The other layers are there already: what is written is the one that stalls.
+            wait_until(lambda: set(self.bed.store.drafts()) - known, 'a draft')
             return process, directory, set(self.bed.store.drafts()) - known
 
         self.fill('one')
-        living, directory, living_drafts = start()
-        dead, _, dead_drafts = start()
+        living, directory, living_drafts = start('two')
+        dead, _, dead_drafts = start('three')
         victims = {dead.pid} | children_of(dead.pid)
         for pid in victims:
             os.kill(pid, signal.SIGKILL)
@@ -452,25 +457,54 @@ class BesideTest(CacheCase):
                 return '%s: wrong bytes' % name
         return None
 
-    def test_commands_beside_readers(self):
-        mount, wanted = self.mount('three'), self.wanted('three')
-        commands = [('verify',), ('prune', '--max-size=1K'), ('list',), ('clear', '--force'), ('prune', '--older-than=0s'), ('info',)]
+    def beside_readers(self, mount, wanted, steps):
+        """Each of the steps, while four threads read and have read on after each of them."""
         with ThreadPoolExecutor(4) as pool:
             readers = [pool.submit(self.read_on, mount, wanted, seed) for seed in range(4)]
             try:
-                for n in range(18):
+                for step in steps:
                     begin = next(self.reads)
-                    if n % 6 == 5:
-                        self.bed.store.path.joinpath('layers').mkdir(exist_ok=True)
-                        self.mount('three').umount()
-                    result = self.bed.regfs('cache', *commands[n % len(commands)])
-                    self.assertEqual(result.code, 0, result)
-                    wait_until(lambda begin=begin: next(self.reads) > begin + 8 or any(r.done() for r in readers), 'reads')
+                    step()
+                    wait_until(lambda begin=begin: next(self.reads) > begin + 12 or any(r.done() for r in readers), 'reads')
             finally:
                 self.stop.set()
         self.assertEqual([r.result() for r in readers], [None] * 4)
         self.assertNotRegex(mount.log(), ' error ')
         self.check_tree(mount, 'three')
+
+    def test_a_store_that_readers_fill(self):
+        """Its content is fetched and written while it is verified, listed, and pruned as far as it goes."""
+        mount = self.mount('three')
+        steps = [self.bed.store.forget_content,
+                 lambda: self.assertEqual(self.cache('verify')['problems'], []),
+                 lambda: self.assertEqual(self.cache('prune', '--max-size=1K', '--older-than=0s')['inUse'], [self.reference('three')]),
+                 lambda: self.assertEqual(self.cache('clear', code=CANNOT_MOUNT)['inUse'], [self.reference('three')]),
+                 lambda: self.assertTrue(all(l['inUse'] for l in self.cache('list')['layers'])),
+                 lambda: self.assertEqual(self.cache('info')['layers'], 3)]
+        self.beside_readers(mount, self.wanted('three'), steps * 4)
+        self.assertEqual(self.cache('verify')['problems'], [])
+
+    def test_damage_under_readers(self):
+        """What verify throws out while it is read is fetched again."""
+        mount = self.mount('three')
+
+        def damage():
+            for name in self.IMAGES['three']:
+                with open(self.layer_path(name) / 'content', 'r+b') as f:
+                    f.seek(3 * MIB)
+                    f.write(bytes(1000))
+            return self.cache('verify', code=BAD_DATA)
+
+        # Nobody has read yet: a process that has verified a chunk trusts its file.
+        self.assertEqual(len(damage()['problems']), 3)
+        self.beside_readers(mount, self.wanted('three'), [lambda: self.cache('verify')] * 3)
+
+    def test_a_store_that_is_taken_away(self):
+        """By force, again and again, while others fill it anew."""
+        mount = self.mount('three')
+        steps = [lambda: self.says('clear', '--force'), lambda: self.mount('three').umount(), lambda: self.says('prune', '--max-size=1K'),
+                 lambda: self.says('verify'), lambda: self.mount('one').umount()]
+        self.beside_readers(mount, self.wanted('three'), steps * 2)
 
     def test_mounts_beside_clearing(self):
         """A mount that is under way when the store is cleared comes to its end."""

@@ -187,7 +187,7 @@ class ListTest(MountCase):
     def test_mounts(self):
         mount = self.bed.mount(self.reference)
         self.assertEqual(mount.entry, {'directory': str(mount.path), 'reference': self.reference, 'digest': self.image['digest'],
-                                       'platform': 'linux/amd64', 'pid': mount.pid})
+                                       'platform': 'linux/amd64', 'pid': mount.pid, 'prefetch': None})
         with open('/proc/%d/cmdline' % mount.pid, 'rb') as f:
             self.assertIn(b'regfs', f.read())
         lines = [l for l in self.bed.regfs('mounts').out.splitlines() if str(mount.path) in l]

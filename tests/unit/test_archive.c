@@ -422,6 +422,20 @@ static void file_that_is_no_archive_is_refused(void **state)
         assert_non_null(strstr(e.message, "/nowhere.tar"));
 }
 
+static void files_of_an_archive_are_bounded(void **state)
+{
+        struct archive *a = *state;
+        char name[20];
+
+        assert_int_equal(buf_reserve(&a->tape.bytes, 52 * MIB), 0);
+        for (unsigned k = 0; k <= 100000; k++) {
+                snprintf(name, sizeof(name), "%u", k);
+                add(a, name, "");
+        }
+        finish(a);
+        expect_unopened(a, NULL, EBADMSG, ERROR_BAD_DATA, "more than 100000 files in the archive");
+}
+
 static void truncated_archive_is_refused(void **state)
 {
         struct archive *a = *state;
@@ -507,6 +521,7 @@ int main(void)
                 archive_test(manifest_that_is_malformed_is_refused),
                 archive_test(file_that_is_no_archive_is_refused),
                 archive_test(truncated_archive_is_refused),
+                archive_test(files_of_an_archive_are_bounded),
                 archive_test(links_that_go_round_end),
                 archive_test(later_of_two_files_of_a_name_counts),
         };

@@ -236,6 +236,10 @@ static void message_names_the_row(_unused_ void **state)
         assert_int_equal(chunk_table_check(&x.t, &e), -EBADMSG);
         assert_string_equal(e.message, "chunk 6: unknown codec (content offset 9000, blob offset 1520)");
         table_init(&x);
+        x.chunks[INNER].blob_length = 572;
+        assert_int_equal(chunk_table_check(&x.t, &e), -EBADMSG);
+        assert_non_null(strstr(e.message, "deflate makes 1032 bytes of one"));
+        table_init(&x);
         x.checkpoints[1].bits = 9;
         assert_int_equal(chunk_table_check(&x.t, &e), -EBADMSG);
         assert_string_equal(e.message, "checkpoint 1: impossible bit position");

@@ -278,7 +278,7 @@ static void body_that_ends_early_is_bad_data_however_often_it_is_waited_for(void
         assert_int_equal(pool_get(f->pool, BLOB_LENGTH, deadline_in(LONG_MS), &buffer, NULL), 0);
         assert_int_equal(blob_range_open(b, 0, BLOB_LENGTH, buffer, 0, LONG_MS, &range, NULL), 0);
         assert_int_equal(blob_range_wait(range, BLOB_LENGTH, &received, &e), -EBADMSG);
-        expect_words(&e, "the server sent 100 bytes");
+        expect_words(&e, "100 bytes instead of"); /* the rest was asked for, and came from the beginning again */
         assert_true(blob_range_wait(range, BLOB_LENGTH, &received, &e) < 0);
         blob_range_close(range);
 }

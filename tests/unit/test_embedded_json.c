@@ -176,6 +176,8 @@ static void malformed_json_is_refused_with_its_place(_unused_ void **state)
                 { "{", "JSON, byte 1" },
                 { DOCUMENT("") "x", "JSON, byte 27: parse error: trailing garbage" },
                 { DOCUMENT("") DOCUMENT(""), "JSON, byte 27: parse error: trailing garbage" },
+                { DOCUMENT("") "\"x", "JSON, byte 26: more behind its end" },
+                { DOCUMENT("") " \n\"x\\", "JSON, byte 28: more behind its end" },
                 { DOCUMENT("{\"type\" \"dir\"}"), "JSON, byte 3" },
                 { DOCUMENT("{\"type\":\"dir\",}"), "JSON, byte" },
                 { DOCUMENT("{\"name\":\"\xff\"}"), "JSON, byte" },

@@ -2,6 +2,7 @@
 
 /* Tables that no producer wrote: odd ones that must be read all the same, and those that cannot be true. */
 
+#include "../../fs/toc/embedded_internal.h"
 #include "embedded_maker.h"
 
 #define LANDMARK_AT_C                                                                            \
@@ -336,6 +337,43 @@ static void legacy_footer_is_read(void **state)
         assert_int_equal(index_made(*state, &m, &e), 0);
 }
 
+static int keep_json(void *context, const uint8_t *data, size_t n, _unused_ struct error *e)
+{
+        return buf_append(context, data, n);
+}
+
+/* A table behind which the tar goes on with what is no header, in a member whose checksum is wrong. */
+static void what_follows_a_table_counts_in_no_piece(_unused_ void **state)
+{
+        _cleanup_buf_ struct buf tar = { 0 }, packed = { 0 };
+        const size_t steps[] = { 1, 7, SIZE_MAX };
+        static const char json[] = "{\"version\":1,\"entries\":[]}";
+        char garbage[512];
+
+        memset(garbage, 'g', sizeof(garbage));
+        append_tar(&tar, "stargz.index.json", json, strlen(json));
+        assert_int_equal(buf_append(&tar, garbage, sizeof(garbage)), 0);
+        append_gzip(&packed, tar.data, tar.len);
+        packed.data[packed.len - 8] ^= 1;
+        for (size_t i = 0; i < ELEMENTSOF(steps); i++) {
+                _cleanup_buf_ struct buf out = { 0 };
+                struct toc_decoder *d = NULL;
+                struct error e = ERROR_INIT;
+                int r;
+
+                assert_int_equal(estargz_decoder.open(keep_json, &out, &d, &e), 0);
+                r = 0;
+                for (size_t at = 0, n; r == 0 && at < packed.len; at += n) {
+                        n = MIN(steps[i], packed.len - at);
+                        r = estargz_decoder.feed(d, (const uint8_t *) packed.data + at, n, &e);
+                }
+                if (r < 0 || estargz_decoder.finish(d, &e) < 0)
+                        fail_msg("in pieces of %zu: %s", steps[i], e.message);
+                estargz_decoder.close(d);
+                assert_string_equal(out.data, json);
+        }
+}
+
 static void table_elsewhere_is_no_error(void **state)
 {
         _cleanup_maker_ struct maker m = { .codec = CODEC_GZIP };
@@ -474,6 +512,7 @@ int main(void)
                 TEST(long_table_costs_one_more_request),
                 TEST(decoded_bytes_come_to_the_last),
                 TEST(legacy_footer_is_read),
+                cmocka_unit_test(what_follows_a_table_counts_in_no_piece),
                 TEST(table_elsewhere_is_no_error),
                 TEST(table_elsewhere_is_as_good),
                 TEST(table_elsewhere_must_be_the_one_annotated),

@@ -477,6 +477,32 @@ static void bad_slice_harms_neither_its_run_nor_its_neighbours(void **state)
         expect_no_read(b, 8 * PIECE, PIECE, EBADMSG, "digest of the content");
 }
 
+/* The first range is left before its end, and whoever filled its buffer may go on doing so. */
+static void bad_slice_in_a_range_that_still_arrives_is_read_into_another_buffer(void **state)
+{
+        uint8_t *out = malloc(PIECE);
+        struct bench *b = *state;
+        struct fetch_part part;
+        struct taken t;
+
+        open_frames(b);
+        part = bench_part(b, 9 * PIECE, PIECE, 0);
+        slow_set(b->blob, lingers, true);
+        slow_set(b->blob, wrong_at, b->rows[7].blob_offset + PIECE + PIECE / 2);
+        slow_set(b->blob, wrong, 1);
+        slow_set(b->blob, allowed, b->rows[7].blob_offset + 3 * PIECE + PIECE / 2);
+        taken_start(&t, &part, 1, NULL, out);
+        await(slow_get(b->blob, opened) == 2);
+        slow_set(b->blob, allowed, UINT64_MAX);
+        assert_int_equal(taken_await(&t), 0);
+        assert_memory_equal(out, b->bytes + 9 * PIECE, PIECE);
+        taken_end(&t);
+        settle(b);
+        slow_set(b->blob, lingers, false);
+        expect_read(b, 0, PIECES * PIECE);
+        free(out);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -499,6 +525,7 @@ int main(void)
                 bench_test(slices_and_lone_chunks_share_one_request),
                 bench_test(wrong_bytes_in_a_frame_are_asked_for_once_more_by_themselves),
                 bench_test(bad_slice_harms_neither_its_run_nor_its_neighbours),
+                bench_test(bad_slice_in_a_range_that_still_arrives_is_read_into_another_buffer),
         };
 
         return cmocka_run_group_tests_name("fetch_windows", tests, NULL, NULL);

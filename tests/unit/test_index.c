@@ -369,6 +369,26 @@ static void chunk_that_takes_too_much_of_the_blob_is_refused(void **state)
         expect_not_indexed(*state, blob, NULL, EBADMSG, "hold a chunk of");
 }
 
+/* A file of zeros, as zstd packs it: more than deflate could. */
+static void layer_that_decodes_to_too_much_is_refused(void **state)
+{
+        const struct index_options bounded = { .content_free = 4 * MIB };
+        struct tape t _cleanup_(tape_free) = { 0 };
+        _cleanup_(blob_free_ptr) struct blob *blob = NULL;
+        _cleanup_buf_ struct buf zst = { 0 };
+
+        MEMBER(&t, .name = "zeros", .size = 16 * MIB);
+        assert_int_equal(buf_reserve(&t.bytes, 16 * MIB), 0);
+        memset(t.bytes.data + t.bytes.len, 0, 16 * MIB);
+        t.bytes.len += 16 * MIB;
+        append_zstd(&zst, bytes_of(&t), t.bytes.len, 3, false);
+        assert_true(zst.len < 16 * MIB / INDEX_RATIO_MAX);
+        blob = memory_blob(zst.data, zst.len);
+        expect_not_indexed(*state, blob, &bounded, EBADMSG,
+                           "more than 4194304 bytes and more than 1032 times its size");
+        expect_indexed(*state, blob);
+}
+
 /* ---- what breaks off ---- */
 
 struct job {
@@ -473,6 +493,7 @@ int main(void)
                 bench_test(layer_of_nothing_is_refused),
                 bench_test(tar_that_lies_publishes_nothing),
                 bench_test(chunk_that_takes_too_much_of_the_blob_is_refused),
+                bench_test(layer_that_decodes_to_too_much_is_refused),
                 bench_test(cancelled_pass_publishes_nothing),
                 bench_test(pass_that_gets_no_bytes_fails_after_its_patience),
                 bench_test(pass_over_a_broken_connection_publishes_nothing),

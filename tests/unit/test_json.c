@@ -279,10 +279,12 @@ static void nesting_ends_at_64(void **state _unused_)
         for (size_t k = 0; k < ELEMENTSOF(depths); k++) {
                 _cleanup_buf_ struct buf lists = { 0 }, tables = { 0 };
                 _cleanup_json_ struct json *a = NULL, *b = NULL;
+                struct error e = ERROR_INIT;
 
                 nest(&lists, depths[k], "[", "", "]");
                 nest(&tables, depths[k], "{\"a\":", "1", "}");
-                assert_int_equal(json_parse(lists.data, lists.len, &a, NULL), depths[k] > 64 ? -EBADMSG : 0);
+                assert_int_equal(json_parse(lists.data, lists.len, &a, &e), depths[k] > 64 ? -EBADMSG : 0);
+                assert_true(depths[k] <= 64 || strstr(e.message, "nested more than 64 deep"));
                 assert_int_equal(json_parse(tables.data, tables.len, &b, NULL), depths[k] > 64 ? -EBADMSG : 0);
         }
 }

@@ -82,6 +82,48 @@ static void xattrs_are_bounded(void **state)
                 free((void *) many[i].name);
 }
 
+/* ENTRY must be refused once the N bytes at SIZE, of a table that the tree keeps, are what is allowed. */
+static void expect_full(struct layer_tree *t, size_t *size, size_t n, const struct layer_entry *entry,
+                        const char *cause)
+{
+        size_t before = *size;
+        struct error e = ERROR_INIT;
+        int r;
+
+        *size = n;
+        r = layer_tree_add(t, entry, &e);
+        *size = before;
+        assert_int_equal(r, -EBADMSG);
+        if (!strstr(e.message, cause))
+                fail_msg("\"%s\" is not in \"%s\"", cause, e.message);
+}
+
+static void tables_are_bounded(void **state)
+{
+        static const struct extent extent = { 0, 0, 5 };
+        static const struct layer_xattr xattr = { "user.x", (const uint8_t *) "", 0 };
+        const struct layer_entry name = REG("some name", 1), target = SYM("s", "some target"),
+                                 sparse = { .path = "f",
+                                            .mode = S_IFREG,
+                                            .size = 20,
+                                            .sparse = true,
+                                            .extents = &extent,
+                                            .extent_count = 1 },
+                                 xattrs = { .path = "x", .mode = S_IFREG, .xattrs = &xattr, .xattr_count = 1 };
+        _cleanup_(layer_tree_free_ptr) struct layer_tree *t = NULL;
+
+        (void) state;
+        assert_int_equal(layer_tree_new(&t), 0);
+        expect_full(t, &t->strings.bytes.size, ITABLE_STRINGS_MAX, &name, "1 GiB of names");
+        expect_full(t, &t->strings.bytes.size, ITABLE_STRINGS_MAX, &target, "1 GiB of names");
+        expect_full(t, &t->extents.size, ITABLE_EXTENTS_MAX * sizeof(extent), &sparse,
+                    "16 million pieces of sparse files");
+        expect_full(t, &t->xattrs.pairs.size, ITABLE_XATTRS_MAX * sizeof(struct xattr_pair), &xattrs,
+                    "16 million xattrs");
+        assert_int_equal(layer_tree_add(t, &sparse, NULL), 0);
+        assert_int_equal(layer_tree_add(t, &xattrs, NULL), 0);
+}
+
 static void impossible_attributes_are_refused(void **state)
 {
         static const struct extent unsorted[] = { { 10, 0, 5 }, { 0, 5, 5 } },
@@ -174,6 +216,7 @@ int main(void)
                 cmocka_unit_test(depth_is_bounded),
                 cmocka_unit_test(entries_are_bounded),
                 cmocka_unit_test(xattrs_are_bounded),
+                cmocka_unit_test(tables_are_bounded),
                 cmocka_unit_test(impossible_attributes_are_refused),
                 cmocka_unit_test(refused_entry_leaves_the_tree_as_it_was),
                 cmocka_unit_test(messages_show_long_and_odd_paths_safely),

@@ -25,12 +25,23 @@ struct fake_source {
         unsigned spoilt; /* so many openings yet come with a byte changed */
 };
 
+/* There is somebody else to ask. */
+static unsigned fake_doubt(struct blob *b)
+{
+        (void) b;
+        return 1;
+}
+
 static int fake_blob(struct source *s, const struct descriptor *descriptor, struct blob **ret, struct error *e)
 {
         struct fake_source *f = (struct fake_source *) s;
+        static struct blob_ops ops;
         struct watched_blob *w = watch(f->data->data, f->data->len);
 
         (void) e;
+        ops = *w->blob.ops;
+        ops.doubt = fake_doubt;
+        w->blob.ops = &ops;
         w->blob.digest = descriptor->digest;
         w->blob.size = descriptor->size;
         atomic_store(&w->spoilt, f->spoilt);
@@ -414,6 +425,32 @@ static void a_table_with_bad_rows_is_refused(void **state)
         expect_refused(&s, &data, -EBADMSG, "chunk");
 }
 
+static void a_table_that_decodes_to_too_much_is_refused(void **state)
+{
+        _cleanup_sample_ struct sample s = sample_make(*state, "upper.tar.gz");
+        _cleanup_free_ uint8_t *zeros = calloc(1, 2 * MIB);
+        _cleanup_buf_ struct buf data = compressed(zeros, 2 * MIB);
+        struct fake_source f = { .source = { .ops = &fake_ops }, .data = &data };
+        struct descriptor table = { .size = data.len };
+        const struct published_import import = {
+                .source = &f.source,
+                .table = &table,
+                .format = PUBLISHED_REGFS,
+                .layer = &s.layer->blob,
+                .kind = "regfs-1",
+                .pool = s.bench->pool,
+                .store = s.bench->store,
+                .timeout_ms = 1000,
+                .toc_max = MIB,
+        };
+        struct error e = ERROR_INIT;
+
+        assert_int_equal(digest_of(DIGEST_SHA256, data.data, data.len, &table.digest), 0);
+        assert_int_equal(published_import(&import, &e), -EBADMSG);
+        if (!strstr(e.message, "more than 1 MiB, decompressed"))
+                fail_msg("%s", e.message);
+}
+
 static void a_table_past_its_bound_is_not_asked_for(void **state)
 {
         _cleanup_sample_ struct sample s = sample_make(*state, "upper.tar.gz");
@@ -453,6 +490,7 @@ int main(void)
                 bench_test(a_damaged_table_is_refused),
                 bench_test(a_table_with_bad_rows_is_refused),
                 bench_test(a_table_past_its_bound_is_not_asked_for),
+                bench_test(a_table_that_decodes_to_too_much_is_refused),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

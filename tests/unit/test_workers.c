@@ -406,6 +406,91 @@ static void workers_lose_nothing_in_a_crowd(void **state _unused_)
         scene_destroy(&s);
 }
 
+static unsigned scene_began(struct scene *s)
+{
+        unsigned n;
+
+        mutex_lock(&s->lock);
+        n = s->began;
+        mutex_unlock(&s->lock);
+        return n;
+}
+
+static void scene_await(struct scene *s, unsigned ended)
+{
+        mutex_lock(&s->lock);
+        while (s->ended < ended)
+                cond_wait(&s->changed, &s->lock);
+        mutex_unlock(&s->lock);
+}
+
+static void work_that_is_put_off_runs_when_it_is_due(void **state)
+{
+        struct job late = { .work.run = job_run }, soon = { .work.run = job_run }, now = { .work.run = job_run };
+        struct workers *w = NULL;
+        struct scene scene;
+        uint64_t begin;
+
+        (void) state;
+        scene_init(&scene);
+        late.scene = soon.scene = now.scene = &scene;
+        assert_int_equal(workers_new("test", 1, &w, NULL), 0);
+        begin = clock_ms();
+        workers_submit_later(w, &late.work, PRIORITY_DEMAND, 60);
+        workers_submit_later(w, &soon.work, PRIORITY_BACKGROUND, 20);
+        workers_submit(w, &now.work, PRIORITY_BACKGROUND);
+        scene_await(&scene, 3);
+        assert_true(clock_ms() - begin >= 60);
+        assert_int_equal(now.order, 1);
+        assert_int_equal(soon.order, 2);
+        assert_int_equal(late.order, 3);
+        workers_free(w);
+        scene_destroy(&scene);
+}
+
+/* The one thread that is busy need not end for that. */
+static void due_work_gets_a_thread_of_its_own(void **state)
+{
+        struct job first = { .work.run = job_run, .waits = true }, second = { .work.run = job_run };
+        struct workers *w = NULL;
+        struct scene scene;
+
+        (void) state;
+        scene_init(&scene);
+        first.scene = second.scene = &scene;
+        assert_int_equal(workers_new("test", 2, &w, NULL), 0);
+        workers_submit_later(w, &second.work, PRIORITY_DEMAND, 30);
+        workers_submit(w, &first.work, PRIORITY_DEMAND);
+        scene_await(&scene, 1);
+        assert_int_not_equal(second.order, 0);
+        mutex_lock(&scene.lock);
+        scene.open = true;
+        cond_broadcast(&scene.changed);
+        mutex_unlock(&scene.lock);
+        scene_await(&scene, 2);
+        workers_free(w);
+        scene_destroy(&scene);
+}
+
+static void free_does_not_wait_for_what_is_put_off(void **state)
+{
+        struct job late = { .work.run = job_run };
+        struct workers *w = NULL;
+        struct scene scene;
+
+        (void) state;
+        scene_init(&scene);
+        late.scene = &scene;
+        assert_int_equal(workers_new("test", 4, &w, NULL), 0);
+        workers_submit_later(w, &late.work, PRIORITY_BACKGROUND, 3600000);
+        workers_raise(w, &late.work, PRIORITY_DEMAND);
+        assert_int_equal(late.work.priority, PRIORITY_DEMAND);
+        assert_int_equal(scene_began(&scene), 0);
+        workers_free(w);
+        assert_int_equal(scene_began(&scene), 1);
+        scene_destroy(&scene);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -421,6 +506,9 @@ int main(void)
                 cmocka_unit_test(workers_work_may_free_itself),
                 cmocka_unit_test(workers_idle_threads_end_but_the_last),
                 cmocka_unit_test(workers_lose_nothing_in_a_crowd),
+                cmocka_unit_test(work_that_is_put_off_runs_when_it_is_due),
+                cmocka_unit_test(due_work_gets_a_thread_of_its_own),
+                cmocka_unit_test(free_does_not_wait_for_what_is_put_off),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
