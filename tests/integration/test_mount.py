@@ -192,7 +192,7 @@ class ListTest(MountCase):
             self.assertIn(b'regfs', f.read())
         lines = [l for l in self.bed.regfs('mounts').out.splitlines() if str(mount.path) in l]
         self.assertEqual(len(lines), 1)
-        self.assertEqual(lines[0].split(), [str(mount.path), self.reference, 'linux/amd64', str(mount.pid), self.image['digest']])
+        self.assertEqual(lines[0].split(), [str(mount.path), self.reference, 'linux/amd64', str(mount.pid), '-', self.image['digest']])
         mount.umount()
         self.assertNotIn(str(mount.path), self.bed.regfs('mounts').out)
         self.assertIsInstance(json.loads(self.bed.regfs('mounts', '--json').out), list)
