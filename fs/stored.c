@@ -78,6 +78,9 @@ static int open_in(struct store *s, struct image_layer *l, struct error *e)
 
         if (fd == -ENOENT)
                 return fd;
+        /* No file of ours: it makes way for one. */
+        if (fd == -EACCES || fd == -EPERM || fd == -ELOOP)
+                return error_set(e, ERROR_BAD_DATA, EBADMSG, "TOC in the store: %s", strerror(-fd));
         if (fd < 0)
                 return error_errno(e, -fd, "TOC in the store");
         if (store_is_foreign(s))
