@@ -110,7 +110,7 @@ class IndexingTest(FaultCase):
         refused = next(r for r in self.proxy.requests(self.layer) if r.status == 429)
         again = [r for r in self.proxy.requests(self.layer) if r.range == refused.range and r is not refused]
         self.assertEqual(len(again), 1)
-        self.assertGreaterEqual(again[0].time - refused.time, 2)
+        self.assertGreaterEqual(again[0].time - refused.time, 1.99)  # whose clock is not regfs's
 
     def test_retry_after_past_the_patience(self):
         self.rule(status(429, {'Retry-After': '3600'}))
