@@ -119,13 +119,11 @@ class PullTest(PullCase):
         self.assertEqual(process.wait(30), 1)
         self.assertRegex(process.stderr.read(), rb'^regfs: \S+: interrupted[^\n]*\n$')
         self.assertEqual(process.stdout.read(), b'')
-        came = self.proxy.bytes(self.big_layer)
-        self.assertLess(came, self.big_size)
-        with self.proxy.lock:
-            self.proxy.rules = []
+        self.assertLess(self.proxy.bytes(self.big_layer), self.big_size)
+        self.proxy.clear()
         self.assertEqual(self.pull('big').code, 0)
-        # The layer's last bytes, behind the last file, are nobody's content.
-        self.assertLessEqual(self.proxy.bytes(self.big_layer), self.big_size + 64)
+        # What was under way when it was interrupted travels again; what the ended flight has brought does not.
+        self.assertLess(self.proxy.bytes(self.big_layer), self.big_size - 2 * MIB)
         self.ranges_apart(self.big_layer)
         self.proxy.close()
         self.check_big(self.bed.mount(self.reference('big'), '--plain-http', '--offline'))
