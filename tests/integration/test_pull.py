@@ -119,6 +119,8 @@ class PullTest(PullCase):
         self.assertEqual(process.wait(30), 1)
         self.assertRegex(process.stderr.read(), rb'^regfs: \S+: interrupted[^\n]*\n$')
         self.assertEqual(process.stdout.read(), b'')
+        # The proxy notes an answer that was cut off when it finds out.
+        wait_until(lambda: self.proxy.active == 0, 'nothing is under way')
         self.assertLess(self.proxy.bytes(self.big_layer), self.big_size)
         self.proxy.clear()
         self.assertEqual(self.pull('big').code, 0)
