@@ -16,7 +16,7 @@ import images
 from fault_proxy import FaultProxy, slow
 from registry import Registry
 from test_lazy import FORMATS, STARGZ
-from testbed import BAD_DATA, FIXTURES, NOT_FOUND, USAGE, TestCase, regfs_binary, run, wait_until
+from testbed import BAD_DATA, FIXTURES, NOT_FOUND, UNREACHABLE, USAGE, TestCase, regfs_binary, run, wait_until
 
 FOOTER = 51
 LANDMARK = '.no.prefetch.landmark'
@@ -308,7 +308,8 @@ class DamageTest(VerifyCase):
     def test_a_layer_that_is_cut(self):
         digest = self.damage('estargz', lambda data: data[:len(data) // 2])
         result = self.verify(self.tag)
-        self.assertEqual(result.code, BAD_DATA, result)
+        # The rest is asked for, and docker-registry hangs up on a range that its file does not have.
+        self.assertIn(result.code, (BAD_DATA, UNREACHABLE), result)
         self.assertIn(digest, result.out + result.err)
 
     def test_a_layer_that_is_gone(self):
