@@ -193,8 +193,7 @@ class LimitTest(SharingCase):
                 for name in self.files:
                     forget_pages(directory / name)
         self.assertLess(most, limit + count * (self.SLACK + (2 << 20)) + (4 << 20))
-        # What was in use when the evictor looked goes when it looks again, a minute later.
-        wait_until(lambda: self.used() <= limit + (1 << 20), 'the store shrinks to its limit', 90)
+        wait_until(lambda: self.used() <= limit + self.SLACK, 'the store shrinks to its limit', 30)
         return directories
 
     def test_one_process(self):
