@@ -28,6 +28,7 @@ struct layer_draft {
         uint64_t *words;
         size_t count, allocated;
         uint64_t chunks_end;
+        uint64_t present_end; /* of the last chunk that is in the file */
         XXH3_state_t *identity;
 };
 
@@ -205,6 +206,8 @@ int layer_draft_chunk(struct layer_draft *d, uint64_t content_offset, uint32_t l
                 return error_oom(e);
         d->words[d->count++] = kept ? content_word(hash) : 0;
         d->chunks_end = content_offset + length;
+        if (kept)
+                d->present_end = d->chunks_end;
         content_identity_add(d->identity, content_offset, length);
         return 0;
 }
@@ -221,7 +224,9 @@ static int write_map(struct layer_draft *d)
                 return fd;
         if (!d->store->sparse && d->kept_end < MAX(d->end, d->chunks_end))
                 return -EOPNOTSUPP;
-        if (ftruncate(d->content, (off_t) MAX(d->end, d->chunks_end)) < 0)
+        /* The beginning of a chunk that was not kept to its end is nobody's: no word of the map would ever free it. */
+        if (ftruncate(d->content, (off_t) d->present_end) < 0 ||
+            ftruncate(d->content, (off_t) MAX(d->end, d->chunks_end)) < 0)
                 return -errno;
         content_map_header_init(&header, d->count, XXH3_64bits_digest(d->identity));
         r = write_full(fd, &header, sizeof(header));

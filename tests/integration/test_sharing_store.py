@@ -193,7 +193,7 @@ class LimitTest(SharingCase):
                 for name in self.files:
                     forget_pages(directory / name)
         self.assertLess(most, limit + count * (self.SLACK + (2 << 20)) + (4 << 20))
-        wait_until(lambda: self.used() <= limit + self.SLACK, 'the store shrinks to its limit', 30)
+        wait_until(lambda: self.used() <= limit + (1 << 20), 'the store shrinks to its limit', 30)
         return directories
 
     def test_one_process(self):
