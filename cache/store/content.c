@@ -201,6 +201,20 @@ static int open_directory(struct content *c, const char *directory, const struct
         return r;
 }
 
+static int write_zeros(int fd, uint64_t offset, uint64_t end)
+{
+        static const uint8_t zeros[4 * KIB];
+        int r = 0;
+
+        for (uint64_t n; r == 0 && offset < end; offset += n) {
+                n = MIN(end - offset, (uint64_t) sizeof(zeros));
+                r = pwrite_full(fd, zeros, (size_t) n, offset);
+        }
+        return r;
+}
+
+/* A file of LENGTH bytes: a hole, or HEAD and zeros. What is to be mapped must not have holes: on a tmpfs that is full
+ * looking into one ends the process. */
 static int put_fresh(struct store *s, const char *directory, const char *file, uint64_t length, const void *head,
                      size_t n)
 {
@@ -215,6 +229,8 @@ static int put_fresh(struct store *s, const char *directory, const char *file, u
         if (ftruncate(d.fd, (off_t) length) < 0)
                 return -errno;
         r = pwrite_full(d.fd, head, n, 0);
+        if (r == 0 && n > 0)
+                r = write_zeros(d.fd, n, length);
         if (r < 0)
                 return r;
         snprintf(path, sizeof(path), "%s/%s", directory, file);
