@@ -19,6 +19,7 @@ struct image *image_close(struct image *i)
                 return NULL;
 
         /* Nobody waits for what is on its way; flights end at once. */
+        atomic_store(&i->closing, true);
         if (i->http)
                 http_stop(i->http);
         for (size_t k = 0; k < i->layer_count; k++) {

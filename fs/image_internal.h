@@ -3,6 +3,8 @@
 
 /* What the files of fs/image share. */
 
+#include <stdatomic.h>
+
 #include "regfs/client.h"
 #include "regfs/image.h"
 #include "regfs/index.h"
@@ -44,6 +46,7 @@ struct image {
         struct reference name; /* what was opened, with its host */
         struct digest digest;  /* of the image manifest */
         uint64_t timeout_ms;
+        atomic_bool closing;
         bool offline;  /* the registry is not asked */
         bool indexing; /* for others: no TOC of another user's store is used */
         enum index_mode index_mode;
@@ -118,6 +121,11 @@ void image_layer_set_plain(struct image_layer *l);
 /* Makes sure that every layer has a TOC in the store, and opens it: known ones at once, the others by one pass each,
  * side by side. Calls OPTIONS->progress meanwhile. */
 int image_open_layers(struct image *i, const struct regfs_options *options, struct error *e);
+
+#define TOC_TURN_MAX (DIGEST_STRING_MAX + LAYER_KIND_MAX + 8)
+
+/* What the turn is called to make the TOC of that kind (store_turn_try). */
+void image_toc_turn(const struct image_layer *l, const char *kind, char ret_name[TOC_TURN_MAX]);
 
 /* ---- recover.c ---- */
 

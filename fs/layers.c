@@ -45,13 +45,11 @@ struct passes {
 
 /* ---- turns ---- */
 
-#define TURN_NAME_MAX (DIGEST_STRING_MAX + LAYER_KIND_MAX + 8)
-
-static void turn_name(const struct pass *p, const char *kind, char out[TURN_NAME_MAX])
+void image_toc_turn(const struct image_layer *l, const char *kind, char ret_name[TOC_TURN_MAX])
 {
         char digest[DIGEST_STRING_MAX];
 
-        snprintf(out, TURN_NAME_MAX, "toc %s %s", digest_format(&p->layer->descriptor.digest, digest), kind);
+        snprintf(ret_name, TOC_TURN_MAX, "toc %s %s", digest_format(&l->descriptor.digest, digest), kind);
 }
 
 /* Somebody has made the TOC of that kind meanwhile; it is open then. */
@@ -83,10 +81,10 @@ static int wait_for_turn(struct pass *p, const char *kind, struct error *e)
         struct store *store = p->all->image->store;
         struct store_turn turn = STORE_TURN_INIT;
         struct patience patience;
-        char name[TURN_NAME_MAX];
+        char name[TOC_TURN_MAX];
         bool waited = false;
 
-        turn_name(p, kind, name);
+        image_toc_turn(p->layer, kind, name);
         patience_begin(&patience, p->all->image->timeout_ms);
         while (store_turn_try(store, name, &turn) < 0) {
                 uint64_t progress = store_turn_progress(store, name), pause;
