@@ -136,7 +136,9 @@ static int read_config(struct image *i, const struct manifest *m, const struct p
                         return error_prefix(e, "%s: config", i->reference);
 
                 struct document d = { .body = config, .digest = m->config.digest };
-                image_remember(i, &d);
+                r = image_remember(i, &d, e);
+                if (r < 0)
+                        return r;
         }
         r = config_platform(&config, i->reference, &actual, e);
         if (r < 0)
@@ -234,6 +236,7 @@ static int open_base(struct image *i, const struct regfs_options *o, struct erro
 /* What an image is opened for, and so how far. */
 enum purpose {
         FOR_READING,
+        FOR_KEEPING,  /* like reading, and a store that cannot take something is an error */
         FOR_INDEXING, /* like reading, by TOCs that regfs makes itself where a layer carries none */
         FOR_A_LOOK,   /* manifest and layers' kinds */
 };
@@ -252,6 +255,8 @@ static int read_mode(struct image *i, const struct regfs_options *o, enum purpos
                         return error_oom(e);
         }
         i->indexing = purpose == FOR_INDEXING;
+        if (purpose == FOR_INDEXING || purpose == FOR_KEEPING)
+                store_keep_all(i->store);
         if (i->indexing && i->index_mode != INDEX_NONE)
                 i->index_mode = INDEX_EMBEDDED;
         return 0;
@@ -270,8 +275,9 @@ static int find_image(struct image *i, const char *reference, const struct regfs
         r = image_locate(i, reference, o, &located, e);
         if (r < 0)
                 return r;
-        if (located.document.body.data)
-                image_remember(i, &located.document);
+        r = located.document.body.data ? image_remember(i, &located.document, e) : 0;
+        if (r < 0)
+                return r;
         i->source = steal_ptr(located.source);
         i->reference = steal_ptr(located.text);
         i->name = located.name;
@@ -345,6 +351,11 @@ static int open_for(enum purpose purpose, const char *reference, const struct re
 int image_open(const char *reference, const struct regfs_options *options, struct image **ret, struct error *e)
 {
         return open_for(FOR_READING, reference, options, ret, e);
+}
+
+int image_open_to_keep(const char *reference, const struct regfs_options *options, struct image **ret, struct error *e)
+{
+        return open_for(FOR_KEEPING, reference, options, ret, e);
 }
 
 int image_open_for_index(const char *reference, const struct regfs_options *options, struct image **ret,

@@ -90,8 +90,8 @@ int image_locate(struct image *i, const char *reference, const struct regfs_opti
 int image_document(struct image *i, struct source *source, const struct digest *digest, struct document *ret,
                    struct error *e);
 
-/* Small documents go to the store. A store that can't be written costs speed, nothing else. */
-void image_remember(struct image *i, const struct document *d);
+/* Small documents go to the store. One that cannot take it costs speed, nothing else, unless it is to keep all. */
+int image_remember(struct image *i, const struct document *d, struct error *e);
 
 /* ---- stored.c ---- */
 

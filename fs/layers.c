@@ -390,9 +390,11 @@ static int open_known(struct image *i, struct passes *a, struct error *e)
                 }
                 if (r != -ENOENT) {
                         log_warning("%s: %s: indexed afresh", l->blob->name, why.message);
-                        r = store_layer_remove(i->store, &l->descriptor.digest, l->kind, e);
-                        if (r < 0 && r != -EROFS)
+                        r = store_layer_remove(i->store, &l->descriptor.digest, l->kind, &why);
+                        if (r < 0 && store_forgo(i->store, r, &why) < 0) {
+                                *e = why;
                                 return r;
+                        }
                 }
                 a->items[a->count] = (struct pass) {
                         .all = a,

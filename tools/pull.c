@@ -43,7 +43,7 @@ static int fetch(struct command_options *o, const char *reference, struct image 
         _cleanup_(prefetch_free_ptr) struct prefetch *prefetch = NULL;
         int r;
 
-        r = image_open(reference, &o->image, &image, e);
+        r = image_open_to_keep(reference, &o->image, &image, e);
         progress_end();
         if (r == 0)
                 r = prefetch_new(image, o->prefetch ? o->prefetch : "all", &prefetch, e);

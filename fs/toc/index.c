@@ -206,7 +206,11 @@ static int write_toc(struct pass *p, uint64_t content_size, struct error *e)
                 return r;
         itable_builder_view(builder, &itable);
         index_rows_view(p->rows, content_size, p->options->blob->size, &chunks);
-        return toc_write(layer_draft_toc_fd(p->draft), &itable, &chunks, &p->options->blob->digest, p->compression, e);
+        do
+                r = toc_write(layer_draft_toc_fd(p->draft), &itable, &chunks, &p->options->blob->digest, p->compression,
+                              e);
+        while (r < 0 && layer_draft_move_out(p->draft, r, e));
+        return r;
 }
 
 /* The digest comes first: whatever else is wrong with bytes that are not the layer's says nothing about the layer. */
