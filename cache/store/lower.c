@@ -146,6 +146,11 @@ void store_clear_lowers(struct store *s)
         s->lower_count = 0;
 }
 
+bool store_has_no_room(const struct store *s)
+{
+        return is_full(-s->refused);
+}
+
 struct store *store_at(struct store *s, size_t k)
 {
         if (k == 0)

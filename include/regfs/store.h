@@ -53,6 +53,9 @@ int store_add(struct store *s, const char *directory, struct error *e);
  * is empty and takes nothing. */
 int store_open_all(const char *directory, const char *const *stores, struct store **ret, struct error *e);
 
+/* True where S, or one of its own directories, could not be made because its disk is full. */
+bool store_has_no_room(const struct store *s);
+
 /* S itself (K = 0) and those that were added; NULL behind the last. */
 struct store *store_at(struct store *s, size_t k);
 
