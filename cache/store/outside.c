@@ -51,7 +51,7 @@ static bool must_keep(const struct store *s)
 
 void store_tell_refusal(struct store *s, int r)
 {
-        if (r == -ENOSPC)
+        if (r == -ENOSPC && !s->read_only)
                 evictor_call(s);
         if (is_read_only_by_intent(s) || atomic_exchange(&s->told, true))
                 return;
@@ -96,6 +96,11 @@ static int open_outside(const struct store *s, enum draft_place *place)
         return memfd_create("regfs", MFD_CLOEXEC);
 }
 
+bool store_is_in_memory(int fd)
+{
+        return fcntl(fd, F_GET_SEALS) >= 0; /* no other file could have any */
+}
+
 static int copy_draft(const struct store_draft *d, int to)
 {
         struct stat st;
@@ -104,7 +109,9 @@ static int copy_draft(const struct store_draft *d, int to)
                 return 0;
         if (fstat(d->fd, &st) < 0)
                 return -errno;
-        return (uint64_t) st.st_size <= STORE_OUTSIDE_MAX ? copy_full(d->fd, to, (uint64_t) st.st_size) : -ENOSPC;
+        if (store_is_in_memory(to) && (uint64_t) st.st_size > STORE_OUTSIDE_MAX)
+                return -ENOSPC;
+        return copy_full(d->fd, to, (uint64_t) st.st_size);
 }
 
 /* A copy of D at another place: its descriptor, or -1. */

@@ -132,8 +132,11 @@ bool store_is_at_fault(int r);
 /* The log hears of the first R. */
 void store_tell_refusal(struct store *s, int r);
 
+/* True for a file that lies in memory: a memfd, or one on a tmpfs. */
+bool store_is_in_memory(int fd);
+
 /* PATH is the file that FD would have become: it is found as long as S is open. FD stays the caller's. Returns 0, -ENOMEM,
- * or -ENOSPC where all of them together have more than STORE_OUTSIDE_MAX bytes. */
+ * or -ENOSPC where those in memory have more than STORE_OUTSIDE_MAX bytes together. */
 int store_unnamed_put(struct store *s, const char *path, int fd);
 
 /* A descriptor of its own, or -ENOENT. */

@@ -25,14 +25,15 @@ static void close_value(void *value)
         close(to_fd(value));
 }
 
+/* Of memory. */
 static uint64_t size_of(int fd)
 {
         struct stat st;
 
-        return fstat(fd, &st) == 0 ? (uint64_t) st.st_size : 0;
+        return store_is_in_memory(fd) && fstat(fd, &st) == 0 ? (uint64_t) st.st_size : 0;
 }
 
-/* The bytes of all of them. */
+/* Of all of them. */
 static uint64_t total_size(const struct map *m)
 {
         const void *key;

@@ -8,7 +8,8 @@
  *
  *     torture SCENARIO [KIND [N [once|on]]]
  *
- * REGFS_TORTURE is how many N are tried of each kind and mode, "all" for every one. By default it is a sample. */
+ * REGFS_TORTURE is how many N are tried of each kind and mode, "all" for every one. By default it is a sample, but all of
+ * them of the full disk. */
 
 #include "images.h"
 #include "inject.h"
@@ -449,6 +450,8 @@ static void run(int argc, char **argv)
                                                      : strtoull(cases, NULL, 10);
 
         for (unsigned k = FAULT_NONE + 1; k < FAULT_KINDS; k++) {
+                uint64_t all = k == FAULT_FULL && !cases ? UINT64_MAX : count;
+
                 kind = (enum fault_kind) k;
                 if (argc > 2 ? strcmp(argv[2], fault_name(kind)) != 0 : kind == FAULT_LIBRARY)
                         continue;
@@ -460,7 +463,7 @@ static void run(int argc, char **argv)
                         if (argc > 3)
                                 run_case();
                         else
-                                run_kind(MAX(count, (uint64_t) 1));
+                                run_kind(MAX(all, (uint64_t) 1));
                 }
         }
 }
