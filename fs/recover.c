@@ -78,8 +78,8 @@ static bool is_indexed(struct recovery *r)
         return fd >= 0;
 }
 
-/* Of the processes that find the index wrong one reads the layer. The others wait, as those do who index it for a mount,
- * until there is a TOC or that one comes no farther. */
+/* Of the processes that find the index wrong one reads the layer. The others wait, as those do who index it for a
+ * mount, until there is a TOC or that one comes no farther. */
 static int wait_for_turn(struct recovery *r, struct store_turn *turn, struct error *e)
 {
         struct store *store = r->image->store;

@@ -55,10 +55,9 @@ void store_tell_refusal(struct store *s, int r)
                 evictor_call(s);
         if (is_read_only_by_intent(s) || atomic_exchange(&s->told, true))
                 return;
-        log_warning(
-                "store %s cannot be written: %s: tables of contents that it cannot take are held outside of it, in %s or "
-                "in memory, for this process alone",
-                s->path, strerrordesc_np(-r), temporary_directory());
+        log_warning("store %s cannot be written: %s: tables of contents that it cannot take are held outside of it, in "
+                    "%s or in memory, for this process alone",
+                    s->path, strerrordesc_np(-r), temporary_directory());
 }
 
 int store_forgo(struct store *s, int r, const struct error *e)

@@ -42,9 +42,9 @@ struct store {
         char *path;
         int fd;
         bool read_only;
-        int refused;     /* why it is: errno, or 0: it was when it was opened */
-        bool keeps_all;  /* what it cannot take is an error */
-        atomic_bool told; /* what becomes of that */
+        int refused;           /* why it is: errno, or 0: it was when it was opened */
+        bool keeps_all;        /* what it cannot take is an error */
+        atomic_bool told;      /* what becomes of that */
         bool lower;            /* one of another store's `lowers` */
         uid_t owner;           /* of the directory */
         struct store **lowers; /* what was added, in that order; fixed before threads use the store */
@@ -135,8 +135,8 @@ void store_tell_refusal(struct store *s, int r);
 /* True for a file that lies in memory: a memfd, or one on a tmpfs. */
 bool store_is_in_memory(int fd);
 
-/* PATH is the file that FD would have become: it is found as long as S is open. FD stays the caller's. Returns 0, -ENOMEM,
- * or -ENOSPC where those in memory have more than STORE_OUTSIDE_MAX bytes together. */
+/* PATH is the file that FD would have become: it is found as long as S is open. FD stays the caller's. Returns 0,
+ * -ENOMEM, or -ENOSPC where those in memory have more than STORE_OUTSIDE_MAX bytes together. */
 int store_unnamed_put(struct store *s, const char *path, int fd);
 
 /* A descriptor of its own, or -ENOENT. */
@@ -236,7 +236,7 @@ struct content {
         const struct chunk_table *table;
         char *name; /* "sha256:… plain", for the log */
         int fd, map_fd;
-        int denied; /* why nothing can be written here: -errno, or 0 */
+        int denied;         /* why nothing can be written here: -errno, or 0 */
         atomic_int refused; /* why a chunk could not be written, last: -errno, or 0 */
         void *map;
         size_t map_size;

@@ -49,8 +49,8 @@ const char *store_path(const struct store *s);
 int store_add(struct store *s, const char *directory, struct error *e);
 
 /* As store_open, with all of STORES (NULL-terminated; or NULL) added. Where DIRECTORY can't be had because its place is
- * read-only or not to be entered, the first of STORES stands in its place. Where its disk is full, nothing does: the store
- * is empty and takes nothing. */
+ * read-only or not to be entered, the first of STORES stands in its place. Where its disk is full, nothing does: the
+ * store is empty and takes nothing. */
 int store_open_all(const char *directory, const char *const *stores, struct store **ret, struct error *e);
 
 /* True where S, or one of its own directories, could not be made because its disk is full. */
@@ -78,7 +78,8 @@ void store_set_limit(struct store *s, uint64_t bytes);
  * A full disk, a quota, a disk that fails, a directory that can't be written any more: that costs speed. What the
  * caller has in memory anyway is not kept (store_forgo). A file that is used where it lies, such as a TOC or an image
  * index, goes on outside of the store, without a name: in the temporary directory where that is on another filesystem
- * and has room, else in memory, where STORE_OUTSIDE_MAX is the most that TOCs of one store take. The log says so once. */
+ * and has room, else in memory, where STORE_OUTSIDE_MAX is the most that TOCs of one store take. The log says so
+ * once. */
 
 #define STORE_OUTSIDE_MAX (1 * GIB)
 
@@ -136,8 +137,9 @@ int store_draft_begin(struct store *s, struct store_draft *ret, struct error *e)
 /* A file outside, for this process alone from the start; S tells where not to put it. */
 int store_draft_outside(struct store *s, struct store_draft *ret, struct error *e);
 
-/* Writing D (or reading it back) has failed with R, E. True when that was its place's fault and it lies elsewhere now, with
- * all that was written of it and under the same number: E is empty again, and what failed is to be written once more:
+/* Writing D (or reading it back) has failed with R, E. True when that was its place's fault and it lies elsewhere now,
+ * with all that was written of it and under the same number: E is empty again, and what failed is to be written once
+ * more:
  *
  *         do
  *                 r = toc_write(d.fd, …, e);
@@ -146,8 +148,8 @@ int store_draft_outside(struct store *s, struct store_draft *ret, struct error *
  * False: R stands. */
 bool store_draft_move_out(struct store_draft *d, int r, struct error *e);
 
-/* Renames it to images/<key>. An existing one is replaced. One that the store cannot take is dropped: whoever has it open
- * may go on using it. */
+/* Renames it to images/<key>. An existing one is replaced. One that the store cannot take is dropped: whoever has it
+ * open may go on using it. */
 int store_draft_publish_image(struct store_draft *d, const char *key, struct error *e);
 /* Removes what was not published. Legal on an empty one. */
 void store_draft_clear(struct store_draft *d);
@@ -250,8 +252,8 @@ DEFINE_CLEANUP(struct content *, content_close)
 /* False when it is known that no chunk can be stored: a read-only store, a directory that cannot be written. */
 bool content_keeps(const struct content *c);
 
-/* Content was not kept: sets E with the store, the layer and what was last in the way of it. Returns -EROFS when it is that
- * no chunk can be stored, else -ENOSPC. */
+/* Content was not kept: sets E with the store, the layer and what was last in the way of it. Returns -EROFS when it is
+ * that no chunk can be stored, else -ENOSPC. */
 int content_not_kept(const struct content *c, struct error *e);
 
 /* True when the map says that chunk I is there. Chunks of zeros always are. */

@@ -3,13 +3,13 @@
 /* Torture: an image is opened, listed and read while the Nth call of a kind fails, for every N; once that call alone,
  * once all from it on. Whatever happens, each step ends with right bytes or with an error that says what failed, the
  * open image reads right once nothing fails any more, nothing stays behind in the process or in the store, and the
- * store opens again and has every byte right. Where it is only the store's disk that is full there are no errors, but of
- * those whose purpose is to fill it.
+ * store opens again and has every byte right. Where it is only the store's disk that is full there are no errors, but
+ * of those whose purpose is to fill it.
  *
  *     torture SCENARIO [KIND [N [once|on]]]
  *
- * REGFS_TORTURE is how many N are tried of each kind and mode, "all" for every one. By default it is a sample, but all of
- * them of the full disk. */
+ * REGFS_TORTURE is how many N are tried of each kind and mode, "all" for every one. By default it is a sample, but
+ * all of them of the full disk. */
 
 #include "images.h"
 #include "inject.h"
