@@ -90,6 +90,19 @@ int image_document(struct image *i, struct source *source, const struct digest *
 /* Small documents go to the store. A store that can't be written costs speed, nothing else. */
 void image_remember(struct image *i, const struct document *d);
 
+/* ---- config.c ---- */
+
+struct config_reading;
+
+/* Begins to read the config that DESCRIPTOR names, which it takes; beside the caller where it comes from a registry.
+ * WANTED is borrowed until config_end; CHOSEN: an index said that the image is for it. */
+int config_begin(struct image *i, struct descriptor *descriptor, const struct platform *wanted, bool chosen,
+                 struct config_reading **ret, struct error *e);
+
+/* Waits for it, takes the platform and frees C. Returns 0; -EBADMSG when this is no image's config; what the source says.
+ * E is not NULL. */
+int config_end(struct config_reading *c, struct error *e);
+
 /* ---- stored.c ---- */
 
 /* Opens the TOC of L by its kind, from the first store where it is sound: sets toc and toc_store. -ENOENT when no store has
