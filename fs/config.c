@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The config of an image is read for its platform, and because an image without a right one is none. Nothing else waits
- * for it, so what has to come from the registry comes in a thread of its own, beside the layers' tables. */
+/* The config of an image is read for its platform, and because an image without a right one is none. It comes in a thread
+ * of its own, beside the layers' tables; only a layer that is to be read whole waits for it. */
 
 #include "image_internal.h"
 #include "regfs/log.h"
@@ -14,6 +14,9 @@ struct config_reading {
         uint64_t request; /* of the log */
         pthread_t thread;
         bool in_thread;
+        struct mutex lock;
+        struct cond changed;
+        bool over GUARDED_BY(lock); /* then the rest is settled */
         int result;
         struct buf config;
         struct error error;
@@ -25,6 +28,8 @@ static struct config_reading *reading_free(struct config_reading *c)
                 return NULL;
         descriptor_clear(&c->descriptor);
         buf_free(&c->config);
+        cond_destroy(&c->changed);
+        mutex_destroy(&c->lock);
         free(c);
         return NULL;
 }
@@ -37,6 +42,12 @@ static void fetch(struct config_reading *c)
                                      &c->error);
         if (c->result == 0)
                 image_remember(i, &(struct document) { .body = c->config, .digest = c->descriptor.digest });
+        else
+                error_prefix(&c->error, "%s: config", i->reference);
+        mutex_lock(&c->lock);
+        c->over = true;
+        cond_broadcast(&c->changed);
+        mutex_unlock(&c->lock);
 }
 
 static void *fetch_in_thread(void *arg)
@@ -49,20 +60,27 @@ static void *fetch_in_thread(void *arg)
 }
 
 int config_begin(struct image *i, struct descriptor *descriptor, const struct platform *wanted, bool chosen,
-                 struct config_reading **ret, struct error *e)
+                 struct error *e)
 {
         struct config_reading *c = calloc(1, sizeof(*c));
+        bool known;
 
         if (!c)
                 return error_oom(e);
+        mutex_init(&c->lock);
+        cond_init(&c->changed);
         c->image = i;
         c->wanted = wanted;
         c->chosen = chosen;
         c->request = log_current_request();
         c->descriptor = *descriptor;
         *descriptor = (struct descriptor) { 0 };
-        *ret = c;
-        if (store_blob_get(i->store, &c->descriptor.digest, MANIFEST_MAX, &c->config, NULL) == 0)
+        known = store_blob_get(i->store, &c->descriptor.digest, MANIFEST_MAX, &c->config, NULL) == 0;
+        mutex_lock(&c->lock);
+        c->over = known;
+        mutex_unlock(&c->lock);
+        i->config = c;
+        if (known)
                 return 0;
         buf_free(&c->config);
         c->config = (struct buf) { 0 };
@@ -70,6 +88,19 @@ int config_begin(struct image *i, struct descriptor *descriptor, const struct pl
         if (!c->in_thread)
                 fetch(c);
         return 0;
+}
+
+int config_wait(struct image *i, struct error *e)
+{
+        struct config_reading *c = i->config;
+
+        mutex_lock(&c->lock);
+        while (!c->over)
+                cond_wait(&c->changed, &c->lock);
+        mutex_unlock(&c->lock);
+        if (c->result < 0)
+                *e = c->error;
+        return c->result;
 }
 
 static int take_platform(const struct config_reading *c, struct error *e)
@@ -95,19 +126,18 @@ static int take_platform(const struct config_reading *c, struct error *e)
         return 0;
 }
 
-int config_end(struct config_reading *c, struct error *e)
+int config_end(struct image *i, struct error *e)
 {
+        struct config_reading *c = i->config;
         int r;
 
+        if (!c)
+                return 0;
+        r = config_wait(i, e);
         if (c->in_thread)
                 pthread_join(c->thread, NULL);
-        r = c->result;
-        if (r < 0) {
-                *e = c->error;
-                error_prefix(e, "%s: config", c->image->reference);
-        } else {
+        if (r == 0)
                 r = take_platform(c, e);
-        }
-        reading_free(c);
+        i->config = reading_free(c);
         return r;
 }

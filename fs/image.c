@@ -220,10 +220,9 @@ static int read_mode(struct image *i, const struct regfs_options *o, enum purpos
         return 0;
 }
 
-/* The image, its manifest, and by which tables its layers are read. The reading of its config goes on behind it, also
- * when it fails, unless *RET_CONFIG is NULL. */
+/* The image, its manifest, and by which tables its layers are read. Its config may still be read. */
 static int find_image(struct image *i, const char *reference, const struct regfs_options *o,
-                      const struct platform *wanted, struct config_reading **ret_config, struct error *e)
+                      const struct platform *wanted, struct error *e)
 {
         _cleanup_(located_clear) struct located located = { 0 };
         _cleanup_manifest_ struct manifest manifest = { 0 };
@@ -231,7 +230,6 @@ static int find_image(struct image *i, const char *reference, const struct regfs
         bool chosen = false;
         int r;
 
-        *ret_config = NULL;
         r = image_locate(i, reference, o, &located, e);
         if (r < 0)
                 return r;
@@ -250,7 +248,7 @@ static int find_image(struct image *i, const char *reference, const struct regfs
         i->digest_text = strdup(digest_format(&i->digest, text));
         if (!i->digest_text)
                 return error_oom(e);
-        r = config_begin(i, &manifest.config, wanted, chosen, ret_config, e);
+        r = config_begin(i, &manifest.config, wanted, chosen, e);
         if (r == 0)
                 r = take_layers(i, &manifest, e);
         return r < 0 ? r : image_choose_indexes(i, &manifest, o, e);
@@ -278,16 +276,15 @@ static int open_layers(struct image *i, const struct regfs_options *o, struct er
 static int find_and_open(struct image *i, enum purpose purpose, const char *reference, const struct regfs_options *o,
                          const struct platform *wanted, struct error *e)
 {
-        struct config_reading *config;
         struct error why = ERROR_INIT;
         int r, result;
 
-        result = find_image(i, reference, o, wanted, &config, e);
+        result = find_image(i, reference, o, wanted, e);
         if (result == 0 && purpose != FOR_A_LOOK)
                 result = open_layers(i, o, e);
         if (result < 0 && i->http)
                 http_stop(i->http); /* nobody waits for it any more */
-        r = config ? config_end(config, &why) : 0;
+        r = config_end(i, &why);
         if (r == 0 || (result < 0 && r != -EBADMSG))
                 return result;
         *e = why;

@@ -57,8 +57,9 @@ struct image {
         struct client *client;
         struct source *source;
 
-        struct published published;  /* the index that lies beside the image and is used; or empty */
-        struct source *index_source; /* where it comes from, when that is not `source` */
+        struct config_reading *config; /* while the image is being opened */
+        struct published published;    /* the index that lies beside the image and is used; or empty */
+        struct source *index_source;   /* where it comes from, when that is not `source` */
 
         struct tree *tree;
         struct image_layer *layers;
@@ -92,16 +93,17 @@ void image_remember(struct image *i, const struct document *d);
 
 /* ---- config.c ---- */
 
-struct config_reading;
-
 /* Begins to read the config that DESCRIPTOR names, which it takes; beside the caller where it comes from a registry.
  * WANTED is borrowed until config_end; CHOSEN: an index said that the image is for it. */
 int config_begin(struct image *i, struct descriptor *descriptor, const struct platform *wanted, bool chosen,
-                 struct config_reading **ret, struct error *e);
+                 struct error *e);
 
-/* Waits for it, takes the platform and frees C. Returns 0; -EBADMSG when this is no image's config; what the source says.
- * E is not NULL. */
-int config_end(struct config_reading *c, struct error *e);
+/* Waits until it is there. Returns 0, or what the source says. Any thread, until config_end. E is not NULL. */
+int config_wait(struct image *i, struct error *e);
+
+/* Waits for it, if it was begun, and takes the platform. Returns 0; -EBADMSG when this is no image's config; what the
+ * source says. E is not NULL. */
+int config_end(struct image *i, struct error *e);
 
 /* ---- stored.c ---- */
 

@@ -160,10 +160,11 @@ class LazyTest(TestCase):
             asked.set()
             exchange.relay()
 
-        def note_config(manifest):
+        def change(manifest):
+            manifest['layers'][0]['annotations'] = FORMATS['estargz'][2]
             configs.append(manifest['config']['digest'])
         configs = []
-        self.layout.add_image('waits', [images.Layer.of(self.tars['base'])], change=note_config)
+        self.layout.add_image('waits', [images.Layer.of_fixture('base.esgz', '+gzip', self.tars['base'])], change=change)
         self.registry.push_layout(self.layout, 'waits', 'lazy:waits')
         self.proxy.rule(tell, path='/blobs/', when=lambda exchange: not exchange.path.endswith(configs[0]))
         self.proxy.rule(hang(until=asked), path=configs[0])
@@ -174,8 +175,9 @@ class LazyTest(TestCase):
     def test_a_config_that_is_none_is_the_reason(self):
         """Also where a layer can't be had either."""
         def spoil(manifest):
+            manifest['layers'][0]['annotations'] = FORMATS['estargz'][2]
             manifest['config'] = self.layout.put(b'[]', manifest['config']['mediaType'])
-        self.layout.add_image('spoilt', [images.Layer.of(self.tars['base'])], change=spoil)
+        self.layout.add_image('spoilt', [images.Layer.of_fixture('base.esgz', '+gzip', self.tars['base'])], change=spoil)
         self.registry.push_layout(self.layout, 'spoilt', 'lazy:spoilt')
         for rule in (None, status(404)):
             if rule:
