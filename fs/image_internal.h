@@ -60,8 +60,9 @@ struct image {
         struct client *client;
         struct source *source;
 
-        struct published published;  /* the index that lies beside the image and is used; or empty */
-        struct source *index_source; /* where it comes from, when that is not `source` */
+        struct config_reading *config; /* while the image is being opened */
+        struct published published;    /* the index that lies beside the image and is used; or empty */
+        struct source *index_source;   /* where it comes from, when that is not `source` */
 
         struct tree *tree;
         struct image_layer *layers;
@@ -92,6 +93,20 @@ int image_document(struct image *i, struct source *source, const struct digest *
 
 /* Small documents go to the store. One that cannot take it costs speed, nothing else, unless it is to keep all. */
 int image_remember(struct image *i, const struct document *d, struct error *e);
+
+/* ---- config.c ---- */
+
+/* Begins to read the config that DESCRIPTOR names, which it takes; beside the caller where it comes from a registry.
+ * WANTED is borrowed until config_end; CHOSEN: an index said that the image is for it. */
+int config_begin(struct image *i, struct descriptor *descriptor, const struct platform *wanted, bool chosen,
+                 struct error *e);
+
+/* Waits until it is there. Returns 0, or what the source says. Any thread, until config_end. E is not NULL. */
+int config_wait(struct image *i, struct error *e);
+
+/* Waits for it, if it was begun, and takes the platform. Returns 0; -EBADMSG when this is no image's config; what the
+ * source says. E is not NULL. */
+int config_end(struct image *i, struct error *e);
 
 /* ---- stored.c ---- */
 

@@ -213,7 +213,9 @@ static int read_whole(struct pass *p, struct error *e)
         /* It may be known all the time: then the layer was to be read by a table that can't be used. */
         if (image_open_toc(i, p->layer, &why) == 0)
                 return 0;
-        r = wait_for_turn(p, KIND_PLAIN, e);
+        r = config_wait(i, e); /* not in vain */
+        if (r == 0)
+                r = wait_for_turn(p, KIND_PLAIN, e);
         if (r != 0)
                 return MIN(r, 0);
         r = index_layer(&options, e);
