@@ -14,16 +14,17 @@
 #define REF_COMPONENT_MAX 140
 #define REF_COMPONENT_KEEP 64
 
-/* OUT has room for 3 N + 1 bytes. */
+/* No two names differ in the case of letters alone, or in a dot at the end: on many filesystems they would be one. OUT has
+ * room for 3 N + 1 bytes. */
 static void escape(const char *s, size_t n, char *out)
 {
         static const char digits[] = "0123456789ABCDEF";
 
         for (size_t k = 0; k < n; k++) {
                 uint8_t c = (uint8_t) s[k];
-                bool alphanumeric = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+                bool alphanumeric = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
 
-                if (alphanumeric || c == '-' || c == '_' || (c == '.' && k > 0)) {
+                if (alphanumeric || c == '-' || c == '_' || (c == '.' && k > 0 && k + 1 < n)) {
                         *out++ = (char) c;
                 } else {
                         *out++ = '%';

@@ -102,7 +102,7 @@ int store_blob_put(struct store *s, const struct digest *digest, const void *dat
  * (a damaged file included), or -EINVAL for anything but REGISTRY/REPOSITORY:TAG of at most 1024 bytes.
  *
  * Each of the three becomes one path component, so that no name is in another's way: the registry is what precedes
- * the first "/", the tag what follows the last ":". Letters, digits, "-", "_" and "." (not in front) stand for
+ * the first "/", the tag what follows the last ":". Small letters, digits, "-", "_" and "." (within) stand for
  * themselves, every other byte is %XX: refs/docker.io/library%2Falpine/edge. A component that would pass 140 bytes
  * is cut to 64 of them and "%~" and the SHA-256 of the unescaped component in hex follow; "%~" occurs nowhere else. */
 int store_ref_get(struct store *s, const char *name, struct digest *ret, int64_t *ret_time, struct error *e);

@@ -296,7 +296,7 @@ static void refs_never_collide_nor_leave_their_directory(void **state)
                 "h/a:b",       "h/a/b:c",      "h/a/b/c:d",    "h/../../../x:y", "../../x:y",    "h/x:..",   "h/..:x",
                 "./.:.",       "h/a%2Fb:c",    "h/a:b/c",      "h:5000/a:b",     "h%3A5000/a:b", "H/a:b",    "h/a b:c",
                 "h/\xff:\x01", "h/a@sha256:b", "[::1]:50/a:b", "h/a//b:c",       "h/.a:b",       "h/%2Ea:b", long_a,
-                long_b,        long_c,         "h/a:-",        "h/a::b",
+                long_b,        long_c,         "h/a:-",        "h/a::b",         "h/a:B",        "h/A:b",    "h/a:b.",
         };
         struct digest digests[ELEMENTSOF(names)], found;
         struct place *p = *state;
@@ -317,6 +317,23 @@ static void refs_never_collide_nor_leave_their_directory(void **state)
         assert_int_equal(entries(p->path), 1);
         assert_int_equal(entries(p->store), 5);
         assert_int_equal(entries(below(p, "tmp")), 0);
+        store_close(s);
+}
+
+/* Filesystems may take "V1" and "v1" for one name, and drop a dot behind it. */
+static void names_of_refs_differ_in_more_than_case(void **state)
+{
+        struct place *p = *state;
+        struct store *s = open_store(p);
+        struct digest d = digest_x();
+
+        assert_int_equal(store_ref_put(s, "h/a:V1", &d, NULL), 0);
+        assert_int_equal(store_ref_put(s, "h/a:v1", &d, NULL), 0);
+        assert_int_equal(store_ref_put(s, "h/a:v1.2.", &d, NULL), 0);
+        assert_true(exists(p, "refs/h/a/%561"));
+        assert_true(exists(p, "refs/h/a/v1"));
+        assert_true(exists(p, "refs/h/a/v1.2%2E"));
+        assert_int_equal(entries(below(p, "refs/h/a")), 3);
         store_close(s);
 }
 
@@ -563,6 +580,7 @@ int main(void)
                 TEST(blob_with_another_digest_is_refused),
                 TEST(ref_comes_back_with_its_time),
                 TEST(refs_never_collide_nor_leave_their_directory),
+                TEST(names_of_refs_differ_in_more_than_case),
                 TEST(what_is_no_reference_is_refused),
                 TEST(damaged_ref_is_absent),
                 TEST(published_image_replaces_the_one_before),
