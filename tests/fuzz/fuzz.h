@@ -4,9 +4,13 @@
 /* What the targets share. A target is one function, which libFuzzer calls with bytes of its choice; what must hold
  * whatever they are is a REQUIRE. */
 
+#include <fcntl.h>
+#include <ftw.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "regfs/error.h"
 #include "regfs/io.h"
@@ -65,6 +69,36 @@ static inline _unused_ char *take_line(const uint8_t **data, size_t *size)
         *data += n;
         *size -= n;
         return line;
+}
+
+static inline _unused_ int remove_one(const char *path, _unused_ const struct stat *st, _unused_ int type,
+                                      _unused_ struct FTW *at)
+{
+        return remove(path);
+}
+
+/* A directory for this process alone, to PLACE. A process of its own waits for this one to end, however it does, and
+ * removes it. */
+#define PLACE_MAX 200
+static inline _unused_ void make_place(char place[PLACE_MAX])
+{
+        const char *tmp = getenv("TMPDIR");
+        int ends[2], pid;
+        char byte;
+
+        snprintf(place, PLACE_MAX, "%.150s/regfs-fuzz-XXXXXX", tmp && *tmp ? tmp : "/tmp");
+        REQUIRE(mkdtemp(place) && pipe2(ends, O_CLOEXEC) == 0);
+        pid = fork();
+        REQUIRE(pid >= 0);
+        if (pid == 0) {
+                (void) setsid();
+                (void) dup2(ends[0], STDIN_FILENO);
+                (void) close_range(STDIN_FILENO + 1, ~0U, 0);
+                (void) !read(STDIN_FILENO, &byte, 1);
+                (void) nftw(place, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+                _exit(0);
+        }
+        close(ends[0]);
 }
 
 /* A file in memory. */

@@ -45,7 +45,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         }
         REQUIRE(c.scheme == AUTH_BASIC || c.scheme == AUTH_BEARER);
         REQUIRE(c.scheme == AUTH_BASIC || (c.realm && c.realm[0]));
-        if (c.realm)
+        if (c.scheme == AUTH_BEARER)
                 check_name(&c);
         return 0;
 }

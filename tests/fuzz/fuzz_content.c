@@ -4,9 +4,6 @@
  * checksum that the map says, or is not there; what is written afterwards is read again. The input's first byte says
  * how much of the map's header is believable, and which words of it fit the content. */
 
-#include <fcntl.h>
-#include <ftw.h>
-#include <stdlib.h>
 #include <sys/stat.h>
 
 #include "../../cache/store/store_internal.h"
@@ -28,27 +25,20 @@ static const struct chunk_table table = { .chunks = chunks,
                                           .chunk_count = ELEMENTSOF(chunks),
                                           .content_size = CONTENT_SIZE };
 static const struct digest layer = { .algorithm = DIGEST_SHA256, .bytes = { 4 } };
-static char place[200];
+static char place[PLACE_MAX];
 static struct store *store;
-
-static int remove_one(const char *path, _unused_ const struct stat *st, _unused_ int type, _unused_ struct FTW *at)
-{
-        return remove(path);
-}
 
 static void clean_up(void)
 {
         store_close(store);
-        (void) nftw(place, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
 static void set_up(void)
 {
-        const char *tmp = getenv("TMPDIR");
         struct content *c = NULL;
 
-        snprintf(place, sizeof(place), "%.150s/regfs-fuzz-XXXXXX", tmp && *tmp ? tmp : "/tmp");
-        REQUIRE(mkdtemp(place) && atexit(clean_up) == 0);
+        make_place(place);
+        REQUIRE(atexit(clean_up) == 0);
         REQUIRE(store_open(place, &store, NULL) == 0);
         REQUIRE(store_ref_put(store, "docker.io/library/x:y", &layer, NULL) == 0);
         REQUIRE(content_open(store, &layer, KIND, &table, &c, NULL) == 0);

@@ -3,26 +3,13 @@
 /* OCI image layouts: index.json of any bytes, behind a line with the tag that is looked for, and one manifest of any
  * bytes that it may name, behind another line that ends the index. */
 
-#include <fcntl.h>
-#include <ftw.h>
-#include <stdlib.h>
 #include <sys/stat.h>
 
 #include "fuzz.h"
 #include "regfs/blob.h"
 #include "regfs/manifest.h"
 
-static char place[200];
-
-static int remove_one(const char *path, _unused_ const struct stat *st, _unused_ int type, _unused_ struct FTW *at)
-{
-        return remove(path);
-}
-
-static void clean_up(void)
-{
-        (void) nftw(place, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-}
+static char place[PLACE_MAX];
 
 static void write_file(const char *name, const void *data, size_t n)
 {
@@ -42,10 +29,8 @@ static void make_directory(const char *name)
 static void set_up(void)
 {
         static const char version[] = "{\"imageLayoutVersion\":\"1.0.0\"}";
-        const char *tmp = getenv("TMPDIR");
 
-        snprintf(place, sizeof(place), "%.150s/regfs-fuzz-XXXXXX", tmp && *tmp ? tmp : "/tmp");
-        REQUIRE(mkdtemp(place) && atexit(clean_up) == 0);
+        make_place(place);
         make_directory("blobs");
         make_directory("blobs/sha256");
         write_file("oci-layout", version, strlen(version));
