@@ -368,7 +368,7 @@ static int convert_ztoc(const struct published_import *import, const void *data,
 static int import_ztoc(const struct published_import *import, struct blob *blob, struct error *e)
 {
         _cleanup_draft_ struct store_draft draft = STORE_DRAFT_INIT;
-        void *data;
+        const void *data;
         int r;
 
         r = store_draft_begin(import->store, &draft, e);
@@ -376,11 +376,11 @@ static int import_ztoc(const struct published_import *import, struct blob *blob,
                 r = receive_patiently(import, blob, &draft, e);
         if (r < 0)
                 return r;
-        data = mmap(NULL, (size_t) blob->size, PROT_READ, MAP_PRIVATE, draft.fd, 0);
-        if (data == MAP_FAILED)
-                return error_errno(e, errno, "%s: mapping it", blob->name);
+        r = store_map_file(draft.fd, (size_t) blob->size, &data);
+        if (r < 0)
+                return error_errno(e, -r, "%s: mapping it", blob->name);
         r = convert_ztoc(import, data, blob->name, e);
-        munmap(data, (size_t) blob->size);
+        munmap((void *) data, (size_t) blob->size);
         return r;
 }
 

@@ -43,17 +43,17 @@ int published_compress(int fd, const struct digest *layer, struct published_laye
 {
         struct published_layer l = { .layer = *layer };
         char shown[DIGEST_STRING_MAX];
+        const void *data;
         struct stat st;
-        void *data;
         int r;
 
         if (fstat(fd, &st) < 0)
                 return error_errno(e, errno, "TOC of %s", digest_format(layer, shown));
-        data = mmap(NULL, (size_t) st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (data == MAP_FAILED)
-                return error_errno(e, errno, "mapping the TOC of %s", digest_format(layer, shown));
+        r = store_map_file(fd, (size_t) st.st_size, &data);
+        if (r < 0)
+                return error_errno(e, -r, "mapping the TOC of %s", digest_format(layer, shown));
         r = compress_into(&l.data, data, (size_t) st.st_size);
-        munmap(data, (size_t) st.st_size);
+        munmap((void *) data, (size_t) st.st_size);
         if (r == 0)
                 r = digest_of(DIGEST_SHA256, l.data.data, l.data.len, &l.digest);
         if (r < 0) {

@@ -13,6 +13,7 @@
  * pins a chunk meanwhile sees that and takes it for absent. Other processes are kept out by the lock that each has on the
  * layer while it is open. */
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -62,6 +63,9 @@ static uint64_t reload_word(struct content *c, size_t i)
 
 void content_refresh(struct content *c, size_t first, size_t end)
 {
+        if (c->store->remote && end > first)
+                (void) posix_fadvise(c->map_fd, (off_t) content_word_offset(first),
+                                     (off_t) ((end - first) * sizeof(uint64_t)), POSIX_FADV_DONTNEED);
         for (size_t i = first; c->words_are_own && i < end && i < c->table->chunk_count; i++)
                 if (content_load_word(c, i) == 0)
                         (void) reload_word(c, i);
@@ -137,20 +141,39 @@ static void touch(struct content *c, uint32_t tick)
 
 /* ---- reading ---- */
 
-/* Takes chunk I for absent from now on. WHY is for the log. */
+/* Takes chunk I for absent from now on. WHY is for the log. Where other machines write it may be right for them: the
+ * word stays there, and the chunk is written afresh. */
 static void drop(struct content *c, size_t i, const char *why)
 {
         const struct chunk *chunk = &c->table->chunks[i];
 
-        log_warning("%s: chunk %zu, content bytes %ju-%ju: %s: dropped from the store", c->name, i,
-                    (uintmax_t) chunk->content_offset, (uintmax_t) chunk_end(chunk) - 1, why);
+        log_write(c->store->remote ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING,
+                  "%s: chunk %zu, content bytes %ju-%ju: %s: dropped from the store", c->name, i,
+                  (uintmax_t) chunk->content_offset, (uintmax_t) chunk_end(chunk) - 1, why);
         atomic_fetch_and(&c->states[i], ~STATE_VERIFIED);
-        if (c->denied != 0 || content_store_words(c, i, 1, 0) < 0)
+        if (c->denied != 0 || c->store->remote || content_store_words(c, i, 1, 0) < 0)
                 atomic_fetch_or(&c->states[i], STATE_WRONG);
 }
 
-/* The checksum of a whole chunk as it is in the file. */
-static int hash_in_file(struct content *c, const struct chunk *chunk, uint64_t *ret)
+/* A read within neighbouring chunks [first, last), without a gap. */
+struct run {
+        size_t first, last;
+        uint64_t begin, end;
+        uint8_t *out;
+        uint32_t tick;
+};
+
+/* N bytes of content from OFFSET on: those that RUN wants go there. */
+static void copy_to_run(const struct run *run, const uint8_t *bytes, size_t n, uint64_t offset)
+{
+        uint64_t begin = MAX(offset, run->begin), end = MIN(offset + n, run->end);
+
+        if (begin < end)
+                memcpy(run->out + (begin - run->begin), bytes + (begin - offset), (size_t) (end - begin));
+}
+
+/* The checksum of a whole chunk as it is in the file. What RUN (or NULL) wants of it is copied on the way. */
+static int hash_in_file(struct content *c, const struct chunk *chunk, const struct run *run, uint64_t *ret)
 {
         _cleanup_free_ uint8_t *piece = malloc(MIN(VERIFY_PIECE, (size_t) chunk->content_length));
         XXH3_state_t *state = XXH3_createState();
@@ -163,6 +186,8 @@ static int hash_in_file(struct content *c, const struct chunk *chunk, uint64_t *
                 r = pread_full(c->fd, piece, n, chunk->content_offset + done);
                 if (r == 0)
                         XXH3_64bits_update(state, piece, n);
+                if (r == 0 && run)
+                        copy_to_run(run, piece, n, chunk->content_offset + done);
         }
         if (r == 0)
                 *ret = XXH3_64bits_digest(state);
@@ -188,7 +213,7 @@ static int check_hash(struct content *c, size_t i, uint64_t hash)
 static int verify_in_file(struct content *c, size_t i)
 {
         uint64_t hash;
-        int r = hash_in_file(c, &c->table->chunks[i], &hash);
+        int r = hash_in_file(c, &c->table->chunks[i], NULL, &hash);
 
         if (r == 0)
                 return check_hash(c, i, hash);
@@ -229,14 +254,6 @@ static int pin(struct content *c, size_t i, bool whole)
                 unpin(c, i);
         return r;
 }
-
-/* A read within neighbouring chunks [first, last), without a gap. */
-struct run {
-        size_t first, last;
-        uint64_t begin, end;
-        uint8_t *out;
-        uint32_t tick;
-};
 
 static bool is_whole(const struct content *c, const struct run *run, size_t i)
 {
@@ -289,6 +306,49 @@ static int read_run(struct content *c, const struct run *run)
         return r < 0 ? -EAGAIN : 0;
 }
 
+/* What this machine's cache has of a chunk may be older than what another one has written since. */
+static void forget_pages(struct content *c, size_t i)
+{
+        const struct chunk *chunk = &c->table->chunks[i];
+
+        (void) posix_fadvise(c->fd, (off_t) chunk->content_offset, (off_t) chunk->content_length, POSIX_FADV_DONTNEED);
+        (void) posix_fadvise(c->map_fd, (off_t) content_word_offset(i), sizeof(uint64_t), POSIX_FADV_DONTNEED);
+}
+
+/* Chunk I to RUN, verified in the bytes that are copied. */
+static int read_verified(struct content *c, const struct run *run, size_t i)
+{
+        uint64_t hash;
+        int r = hash_in_file(c, &c->table->chunks[i], run, &hash);
+
+        if (r == 0 && content_load_word(c, i) != content_word(hash)) {
+                forget_pages(c, i);
+                (void) reload_word(c, i);
+                r = hash_in_file(c, &c->table->chunks[i], run, &hash);
+        }
+        if (r == 0)
+                return check_hash(c, i, hash);
+        drop(c, i, strerror(-r));
+        return -EAGAIN;
+}
+
+/* read_run where other machines write. Two that write neighbouring chunks at the same time may each put back what the
+ * other's part of their common page was before, so a chunk is as good as the last look at it. */
+static int read_run_verified(struct content *c, const struct run *run)
+{
+        int r = 0;
+
+        for (size_t i = run->first; i < run->last && r == 0; i++) {
+                r = pin(c, i, true);
+                if (r < 0)
+                        break;
+                note_use(c, i, run->tick);
+                r = read_verified(c, run, i);
+                unpin(c, i);
+        }
+        return r;
+}
+
 /* Where the first byte at OFFSET or behind it lies that is not zero by the table alone, END at most: in chunk *I, which
  * moves on over chunks of zeros. */
 static uint64_t data_behind(const struct content *c, uint64_t offset, uint64_t end, size_t *i)
@@ -329,7 +389,7 @@ int content_read_here(struct content *c, uint64_t offset, size_t length, void *o
                         run.last++;
                 } while (run.end < end && run.last < t->chunk_count && t->chunks[run.last].content_offset == run.end &&
                          !is_zeros(c, run.last));
-                r = read_run(c, &run);
+                r = c->store->remote ? read_run_verified(c, &run) : read_run(c, &run);
                 if (r < 0)
                         return r;
                 p += run.end - offset;

@@ -173,14 +173,15 @@ struct layer_draft *layer_draft_free(struct layer_draft *d)
 {
         if (!d)
                 return NULL;
+        /* On NFS and FUSE a file that is open when it is removed stays, by another name, and so does its directory. */
+        store_draft_clear(&d->toc);
+        close_fd_ptr(&d->content);
         if (*d->path) {
                 int r = store_remove_tree(d->store->fd, d->path);
 
                 if (r < 0)
                         log_warning("store %s: %s: %s", d->store->path, d->path, strerror(-r));
         }
-        store_draft_clear(&d->toc);
-        close_fd_ptr(&d->content);
         close_fd_ptr(&d->directory);
         XXH3_freeState(d->identity);
         free(d->words);
@@ -283,7 +284,14 @@ static int write_map(struct layer_draft *d)
                 return -errno;
         content_map_header_init(&header, d->count, XXH3_64bits_digest(d->identity));
         r = write_full(fd, &header, sizeof(header));
-        return r < 0 ? r : write_full(fd, d->words, d->count * sizeof(*d->words));
+        if (r == 0)
+                r = write_full(fd, d->words, d->count * sizeof(*d->words));
+        /* Another machine must not find the names before it can see the bytes. */
+        if (r == 0 && d->store->remote)
+                r = store_sync(d->content);
+        if (r == 0 && d->store->remote)
+                r = store_sync(fd);
+        return r;
 }
 
 /* A full disk must not cost the index: then it goes without content, and the first reader makes an empty map. */
@@ -340,8 +348,9 @@ static int publish_inside(struct layer_draft *d, struct error *e)
                 return r;
         finish_content(d);
         /* What came of a pass over the layer is dear. A table that was fetched is not, and a torn one is found out. */
-        if (d->end > 0 && fsync(d->toc.fd) < 0)
-                return error_errno(e, errno, "store %s: %s/toc", d->store->path, target);
+        r = d->end > 0 || d->store->remote ? store_sync(d->toc.fd) : 0;
+        if (r < 0)
+                return error_errno(e, -r, "store %s: %s/toc", d->store->path, target);
 
         r = store_move(d->store, d->path, target);
         for (unsigned attempt = 1; is_in_the_way(r) && attempt < PUBLISH_ATTEMPTS; attempt++) {

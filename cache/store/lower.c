@@ -46,8 +46,6 @@ static struct store *new_read_only(const char *path)
                 return NULL;
         s->fd = -1;
         s->read_only = true;
-        /* As where other machines write: nothing is mapped that could change or go away, and no lock is taken. */
-        s->remote = true;
         mutex_init(&s->lock);
         evictor_init(s);
         s->path = strdup(path);
@@ -71,6 +69,7 @@ int store_add(struct store *s, const char *directory, struct error *e)
         r = check_directory(lower, e);
         if (r < 0)
                 return r;
+        store_look_at_filesystem(lower);
         if (array_reserve(s->lowers, &allocated, s->lower_count + 1) < 0)
                 return error_oom(e);
         if (store_is_foreign(lower))

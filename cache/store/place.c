@@ -36,13 +36,13 @@ static int find_filesystem(uint64_t id, char *out, size_t size)
         return r;
 }
 
-static void name_filesystem(struct store *s, struct store_place *p)
+int store_name_filesystem(int fd, char *out, size_t size)
 {
         struct statx stx;
 
-        if (statx(s->fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &stx) < 0 || !(stx.stx_mask & STATX_MNT_ID) ||
-            find_filesystem(stx.stx_mnt_id, p->filesystem, sizeof(p->filesystem)) < 0)
-                snprintf(p->filesystem, sizeof(p->filesystem), "unknown");
+        if (statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &stx) < 0)
+                return -errno;
+        return stx.stx_mask & STATX_MNT_ID ? find_filesystem(stx.stx_mnt_id, out, size) : -EOPNOTSUPP;
 }
 
 int store_look_at_place(struct store *s, struct store_place *ret, struct error *e)
@@ -52,7 +52,8 @@ int store_look_at_place(struct store *s, struct store_place *ret, struct error *
 
         if (fstatvfs(s->fd, &v) < 0)
                 return error_errno(e, errno, "store %s", s->path);
-        name_filesystem(s, &p);
+        if (store_name_filesystem(s->fd, p.filesystem, sizeof(p.filesystem)) < 0)
+                snprintf(p.filesystem, sizeof(p.filesystem), "unknown");
         p.size = (uint64_t) v.f_blocks * v.f_frsize;
         p.available = (uint64_t) v.f_bavail * v.f_frsize;
         p.reserve = (v.f_blocks / STORE_RESERVE_PART + 1) * v.f_frsize;

@@ -381,8 +381,13 @@ void store_draft_clear(struct store_draft *d)
 
 int store_draft_move(struct store_draft *d, const char *to, struct error *e)
 {
-        int r = store_move(d->store, d->name, to);
+        /* Another machine must not find the name before it can see the bytes. */
+        int r = d->store->remote ? store_sync(d->fd) : 0;
 
+        if (r == 0)
+                r = store_move(d->store, d->name, to);
+        if (r == -EEXIST && unlinkat(d->store->fd, to, 0) == 0) /* where a rename replaces nothing */
+                r = store_move(d->store, d->name, to);
         if (r < 0)
                 return error_errno(e, -r, "store %s: %s", d->store->path, to);
         *d->name = '\0';

@@ -57,7 +57,7 @@ struct store {
 
         /* Of its filesystem (filesystem.c). */
         char filesystem[40];
-        bool remote;         /* other machines may write there: mappings are not coherent */
+        bool remote;         /* other machines may write there: what was right once need not be when it is read again */
         bool sparse;         /* files have holes */
         atomic_bool locks;   /* … and locks */
         atomic_bool punches; /* … and holes can be made */
@@ -172,11 +172,18 @@ bool content_is_there(const struct content *c);
 
 /* ---- the filesystem (filesystem.c) ---- */
 
-/* Finds out what the filesystem can do. Never takes longer than two seconds. */
+/* Finds out what the filesystem can do. */
 void store_look_at_filesystem(struct store *s);
+
+/* What the mount table calls the filesystem that holds FD ("nfs4", "fuse.sshfs"), to OUT (place.c). Returns 0 or
+ * -errno. */
+int store_name_filesystem(int fd, char *out, size_t size);
 
 /* A lock failed for a reason of the filesystem's: from now on there are none. */
 void store_do_without_locks(struct store *s, const char *why);
+
+/* fsync, where the filesystem has it. Returns 0 or -errno. */
+int store_sync(int fd);
 
 /* ---- locks (lock.c) ---- */
 

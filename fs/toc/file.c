@@ -7,6 +7,7 @@
 #include <xxhash.h>
 
 #include "regfs/io.h"
+#include "regfs/store.h"
 
 #include "file.h"
 
@@ -243,8 +244,8 @@ int itable_file_map(int fd, const struct itable_file *file, struct section *sect
                     struct itable_file_identity *ret_identity, const void **ret_map, size_t *ret_size, struct error *e)
 {
         struct reader reader = { .file = file, .e = e };
+        const void *map;
         struct stat st;
-        void *map;
         int r;
 
         if (fstat(fd, &st) < 0)
@@ -252,9 +253,9 @@ int itable_file_map(int fd, const struct itable_file *file, struct section *sect
         if (!S_ISREG(st.st_mode) || st.st_size < (off_t) sizeof(struct itable_file_header))
                 return refuse(&reader, EBADMSG, "the file is none");
         reader.size = (size_t) st.st_size;
-        map = mmap(NULL, reader.size, PROT_READ, MAP_SHARED, fd, 0);
-        if (map == MAP_FAILED)
-                return error_errno(e, errno, "mapping the %s", file->what);
+        r = store_map_file(fd, reader.size, &map);
+        if (r < 0)
+                return error_errno(e, -r, "mapping the %s", file->what);
         reader.map = map;
         r = check_header(&reader, count);
         if (r == 0)

@@ -17,8 +17,8 @@
  * crash costs it at most.
  *
  * Locks between processes only save work: whoever finds one taken looks for the result, and in the end does the work
- * itself. Where a filesystem is no good at locks (NFS, SMB, FUSE and their like, or the first one fails) the store does
- * without, and says so in the log once.
+ * itself. Where a lock might hang (NFS, SMB, FUSE, any filesystem that is not known to be local), or one fails, the
+ * store does without, and says so in the log once.
  *
  * Behind a store others may stand that are only read (store_add): blobs, refs, TOCs, image indexes and content that it
  * does not have are looked for there. What is new goes to the first one.
@@ -154,6 +154,12 @@ int store_draft_publish_image(struct store_draft *d, const char *key, struct err
 /* Removes what was not published. Legal on an empty one. */
 void store_draft_clear(struct store_draft *d);
 #define _cleanup_draft_ _cleanup_(store_draft_clear)
+
+/* ---- mappings ---- */
+
+/* Maps SIZE bytes of FD for reading, to be unmapped by munmap. Where the filesystem is not known to be local, and a page
+ * may change or go away, a private copy is mapped instead. Returns 0 or -errno; -EFBIG for a copy above 4 GiB. */
+int store_map_file(int fd, size_t size, const void **ret);
 
 /* ---- turns ---- */
 
