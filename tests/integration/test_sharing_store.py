@@ -252,7 +252,7 @@ class OddFilesystemTest(SharingCase):
         process = self.bed.start('bindfs', '-f', below, store)
         wait_until(lambda: self.bed.is_mounted(store), 'bindfs is there')
         try:
-            self.check(store, 'lies on FUSE and is used without locks')
+            self.check(store, 'and is used without locks')
             self.proxy.clear()
             mount = self.bed.mount(self.reference('lazy'), '--plain-http', '--cache-dir', store)
             self.read_all([mount.path])
