@@ -497,5 +497,6 @@ int main(int argc, char **argv)
         r = fuse_loop_mt(fuse, &loop);
         fuse_unmount(fuse);
         fuse_destroy(fuse);
+        fuse_opt_free_args(&args);
         return r != 0;
 }
