@@ -2,11 +2,11 @@
 
 /* What the filesystem below the store can do.
  *
- * Locks and shared mappings are for filesystems that are known to keep both in the memory of this machine. Anywhere else
- * (NFS, SMB, every kind of FUSE, what nobody has heard of) other machines may write as well, and another process has to
- * answer. A request for a lock that has reached a FUSE server which then hangs can't be interrupted, not even by
- * SIGKILL; so there is none, not even one to try. What lies there may change or go away under whoever has it open: it is
- * copied instead of mapped, and verified whenever it is read. */
+ * Locks and shared mappings are for filesystems that are known to keep both in the memory of this machine. Anywhere
+ * else (NFS, SMB, every kind of FUSE, what nobody has heard of) other machines may write as well, and another process
+ * has to answer. A request for a lock that has reached a FUSE server which then hangs can't be interrupted, not even by
+ * SIGKILL; so there is none, not even one to try. What lies there may change or go away under whoever has it open: it
+ * is copied instead of mapped, and verified whenever it is read. */
 
 #include <fcntl.h>
 #include <linux/magic.h>

@@ -14,8 +14,8 @@
 #define REF_COMPONENT_MAX 140
 #define REF_COMPONENT_KEEP 64
 
-/* No two names differ in the case of letters alone, or in a dot at the end: on many filesystems they would be one. OUT has
- * room for 3 N + 1 bytes. */
+/* No two names differ in the case of letters alone, or in a dot at the end: on many filesystems they would be one. OUT
+ * has room for 3 N + 1 bytes. */
 static void escape(const char *s, size_t n, char *out)
 {
         static const char digits[] = "0123456789ABCDEF";

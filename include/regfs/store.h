@@ -157,8 +157,8 @@ void store_draft_clear(struct store_draft *d);
 
 /* ---- mappings ---- */
 
-/* Maps SIZE bytes of FD for reading, to be unmapped by munmap. Where the filesystem is not known to be local, and a page
- * may change or go away, a private copy is mapped instead. Returns 0 or -errno; -EFBIG for a copy above 4 GiB. */
+/* Maps SIZE bytes of FD for reading, to be unmapped by munmap. Where the filesystem is not known to be local, and a
+ * page may change or go away, a private copy is mapped instead. Returns 0 or -errno; -EFBIG for a copy above 4 GiB. */
 int store_map_file(int fd, size_t size, const void **ret);
 
 /* ---- turns ---- */

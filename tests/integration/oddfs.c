@@ -4,8 +4,8 @@
  *
  *     oddfs [ODDITY...] DIRECTORY MOUNTPOINT
  *
- * stays in the foreground until it is unmounted or killed. Two of them over one directory, with caches, are two machines
- * that share an export: what one writes is seen by the other when its cache has run out. */
+ * stays in the foreground until it is unmounted or killed. Two of them over one directory, with caches, are two
+ * machines that share an export: what one writes is seen by the other when its cache has run out. */
 
 #define FUSE_USE_VERSION 35
 
