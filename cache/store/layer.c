@@ -218,7 +218,6 @@ static int write_map(struct layer_draft *d)
 {
         _cleanup_close_ int fd = create(d, "map", NULL);
         struct content_map_header header;
-        int r;
 
         if (fd < 0)
                 return fd;
@@ -229,8 +228,7 @@ static int write_map(struct layer_draft *d)
             ftruncate(d->content, (off_t) MAX(d->end, d->chunks_end)) < 0)
                 return -errno;
         content_map_header_init(&header, d->count, XXH3_64bits_digest(d->identity));
-        r = write_full(fd, &header, sizeof(header));
-        return r < 0 ? r : write_full(fd, d->words, d->count * sizeof(*d->words));
+        return content_map_write(fd, &header, d->words);
 }
 
 /* A full disk must not cost the index: then it goes without content, and the first reader makes an empty map. */

@@ -10,6 +10,8 @@
 #define CHUNKS 5
 #define CONTENT_SIZE 400000
 #define MAP_HEADER 64
+#define MAP_WORDS_END (MAP_HEADER + 8 * CHUNKS)
+#define MAP_SIZE (MAP_WORDS_END + (8 + 4) * CHUNKS) /* epochs and stamps behind the words */
 #define LAYER_DIRECTORY "layers/sha256/" HEX_X "/plain"
 #define CONTENT LAYER_DIRECTORY "/content"
 #define MAP LAYER_DIRECTORY "/map"
