@@ -159,6 +159,14 @@ static bool update_stamps(const struct content *c, size_t first, size_t count, u
         return changed;
 }
 
+void content_stamp(struct content *c, size_t i)
+{
+        uint32_t now = seconds_now();
+
+        if (c->stamps && atomic_load_explicit(&c->stamps[i], memory_order_relaxed) != now)
+                (void) pwrite_full(c->map_fd, &now, sizeof(now), content_stamp_offset(c->table->chunk_count, i));
+}
+
 void content_tell(struct content *c)
 {
         size_t count = c->table->chunk_count;

@@ -425,6 +425,7 @@ static int write_pinned(struct content *c, size_t i, const void *data)
                 return r;
         note_verified(c, i, epoch);
         atomic_fetch_and(&c->states[i], ~STATE_WRONG);
+        content_stamp(c, i);
         return 0;
 }
 

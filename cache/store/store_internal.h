@@ -278,7 +278,8 @@ uint64_t content_load_epoch(struct content *c, size_t i);
 /* To the next odd epoch, or the next even one. By the holder of the evict lock. */
 int content_raise_epochs(struct content *c, size_t first, size_t count, bool odd);
 
-/* Writes down, for other processes, which chunks this one has used since it did so last. */
+/* Writes down, for other processes, that chunk I is used now; which chunks this one has used since it did that last. */
+void content_stamp(struct content *c, size_t i);
 void content_tell(struct content *c);
 
 /* How long nobody has used chunk I, as far as this process has it told. */

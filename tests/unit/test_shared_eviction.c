@@ -531,12 +531,34 @@ static void expect_idle(const struct content *c, size_t i, uint64_t seconds)
         assert_in_range(content_idle_ms(c, i), (seconds - 2) * 1000, (seconds + 20) * 1000);
 }
 
+/* As if nobody had ever told. */
+static void forget_stamps(const struct pair *p)
+{
+        const uint32_t none[CHUNKS] = { 0 };
+
+        poke(p->l, MAP, MAP_WORDS_END + 8 * CHUNKS, none, sizeof(none));
+}
+
+static void what_another_process_has_fetched_is_young(void **state)
+{
+        struct pair *p = *state;
+
+        p->other->opened -= 1000 * TICKS_PER_SECOND;
+        expect_idle(p->other, 3, 2);
+        forget_stamps(p);
+        expect_idle(p->other, 3, 1000);
+        one_evicts_and_writes(p);
+        expect_idle(p->other, p->chunk, 2);
+        expect_idle(p->other, 3, 1000);
+}
+
 static void use_by_another_process_makes_a_chunk_young(void **state)
 {
         struct pair *p = *state;
         struct stat st;
         uint64_t used;
 
+        forget_stamps(p);
         for (size_t i = 0; i < CHUNKS; i++)
                 set_used(p->one, i, 1000 + (uint32_t) i * 1000);
         p->other->told -= 100000 * TICKS_PER_SECOND;
@@ -565,6 +587,7 @@ static void use_is_told_when_the_layer_is_closed_and_by_the_evictor(void **state
 {
         struct pair *p = *state;
 
+        forget_stamps(p);
         set_used(p->one, 3, 1000);
         p->other->told -= 100000 * TICKS_PER_SECOND;
         set_used(p->other, 3, 600);
@@ -604,7 +627,7 @@ static unsigned work(void)
         const char *text = getenv("REGFS_STRESS");
         unsigned long n = text ? strtoul(text, NULL, 10) : 1;
 
-        return 400 * (unsigned) MIN(MAX(n, 1ul), 1000000ul);
+        return 4000 * (unsigned) MIN(MAX(n, 1ul), 1000000ul);
 }
 
 static void *member_reads(void *arg)
@@ -698,6 +721,7 @@ int main(void)
                 shared_test(eviction_is_no_damage),
                 shared_test(what_a_dead_evictor_left_is_ended_by_who_comes_next),
                 shared_test(verification_is_right_about_chunks_that_come_and_go),
+                shared_test(what_another_process_has_fetched_is_young),
                 shared_test(use_by_another_process_makes_a_chunk_young),
                 shared_test(use_is_told_when_the_layer_is_closed_and_by_the_evictor),
                 shared_test(readers_of_several_processes_get_right_bytes_while_each_evicts),
