@@ -24,6 +24,8 @@ int __real_store_write_sparse(struct store *s, int fd, const void *data, size_t 
 int __wrap_store_write_sparse(struct store *s, int fd, const void *data, size_t n, uint64_t offset, bool fresh);
 int __real_content_store_words(struct content *c, size_t first, size_t count, uint64_t word);
 int __wrap_content_store_words(struct content *c, size_t first, size_t count, uint64_t word);
+int __real_content_raise_epochs(struct content *c, size_t first, size_t count, bool odd);
+int __wrap_content_raise_epochs(struct content *c, size_t first, size_t count, bool odd);
 
 typedef void step_fn(void *context);
 
@@ -33,9 +35,10 @@ struct point {
 };
 
 static struct {
-        int fd;       /* of the reads that count */
-        size_t reads; /* so far */
-        struct point read, write, store;
+        int fd;               /* of the reads that count */
+        size_t reads;         /* so far */
+        atomic_size_t stored; /* words that are not 0 */
+        struct point read, write, store, raise;
         void *context;
 } between;
 
@@ -76,9 +79,20 @@ int __wrap_content_store_words(struct content *c, size_t first, size_t count, ui
 {
         int r;
 
+        atomic_fetch_add(&between.stored, word != 0);
         step(&between.store.before);
         r = __real_content_store_words(c, first, count, word);
         step(&between.store.after);
+        return r;
+}
+
+int __wrap_content_raise_epochs(struct content *c, size_t first, size_t count, bool odd)
+{
+        int r;
+
+        step(&between.raise.before);
+        r = __real_content_raise_epochs(c, first, count, odd);
+        step(&between.raise.after);
         return r;
 }
 
@@ -331,24 +345,90 @@ static void bytes_are_not_believed_because_later_ones_were_right(void **state)
 
 static void writer_that_is_overtaken_keeps_nothing(void **state)
 {
+        /* What one does after the other has written the bytes, before it stores the word, and after that. */
+        static const struct {
+                step_fn *written, *before, *after;
+        } overtakes[] = {
+                { one_evicts, NULL, NULL },
+                { NULL, one_evicts, NULL },
+                { NULL, NULL, one_evicts },
+                { NULL, NULL, NULL },
+        };
         struct pair *p = *state;
 
         p->chunk = 3;
-        for (int k = 0; k < 4; k++) {
+        for (size_t k = 0; k < ELEMENTSOF(overtakes); k++) {
+                bool is_kept = k == ELEMENTSOF(overtakes) - 1;
+
                 poke_word(p->l, 3, 0);
-                between.write = (struct point) { .after = k == 0 ? one_evicts : NULL };
-                between.store =
-                        (struct point) { .before = k == 1 ? one_evicts : NULL, .after = k == 2 ? one_evicts : NULL };
-                assert_int_equal(content_write(p->other, 3, bytes_of(p->l, 3)), k == 3 ? 0 : -EAGAIN);
-                assert_int_equal(peek_word(p->l, 3), k == 3 ? hash_of(p->l, 3) | 1 : 0);
-                expect_chunk(p, p->other, 3, k == 3);
+                between.write.after = overtakes[k].written;
+                between.store.before = overtakes[k].before;
+                between.store.after = overtakes[k].after;
+                between.stored = 0;
+                assert_int_equal(content_write(p->other, 3, bytes_of(p->l, 3)), is_kept ? 0 : -EAGAIN);
+                assert_int_equal(peek_word(p->l, 3), is_kept ? hash_of(p->l, 3) | 1 : 0);
+                assert_int_equal(between.stored, k > 0); /* or others would see the word, for a moment */
+                expect_chunk(p, p->other, 3, is_kept);
         }
-        /* Before the first byte, it is nothing to the writer. */
-        between.write = (struct point) { .before = one_evicts };
+        /* Before the first byte, the epoch is another one already. */
+        between.write.before = one_evicts;
         poke_word(p->l, 3, 0);
         assert_int_equal(content_write(p->other, 3, bytes_of(p->l, 3)), -EAGAIN);
         assert_int_equal(content_write(p->other, 3, bytes_of(p->l, 3)), 0);
         expect_chunk(p, p->one, 3, true);
+}
+
+static void other_reads(void *context)
+{
+        const struct pair *p = context;
+
+        expect_right_or_nothing(p, p->other, p->chunk, false);
+        expect_right_or_nothing(p, p->other, p->chunk, true);
+}
+
+static void other_writes_and_reads(void *context)
+{
+        const struct pair *p = context;
+        int r = content_write(p->other, p->chunk, bytes_of(p->l, p->chunk));
+
+        assert_true(r == 0 || r == -EAGAIN);
+        other_reads(context);
+}
+
+static void other_writes_and_reads_and_later_reads(void *context)
+{
+        other_writes_and_reads(context);
+        between.raise.before = other_reads;
+}
+
+/* At each step of an eviction. */
+static void who_comes_in_the_middle_of_an_eviction_gets_nothing_wrong(void **state)
+{
+        struct pair *p = *state;
+
+        p->chunk = 3;
+        for (int k = 0; k < 12; k++) {
+                if (!content_has(p->one, 3))
+                        one_writes(p);
+                if (k % 3 == 0)
+                        atomic_store(&p->other->verified[3], 0);
+                else
+                        expect_chunk(p, p->other, 3, true);
+                if (k % 4 == 0)
+                        between.raise.before = other_writes_and_reads;
+                else if (k % 4 == 1)
+                        between.raise.after = other_writes_and_reads;
+                else if (k % 4 == 2)
+                        between.store.before = other_writes_and_reads;
+                else /* between the word and the bytes, and before the end */
+                        between.store.after = other_writes_and_reads_and_later_reads;
+                one_evicts(p);
+                assert_null(between.raise.before);
+                expect_right_or_nothing(p, p->other, 3, k & 1);
+                assert_int_equal(content_write(p->other, 3, bytes_of(p->l, 3)), 0);
+                expect_chunk(p, p->one, 3, true);
+                expect_chunk(p, p->other, 3, true);
+        }
 }
 
 /* ---- while somebody is at it ---- */
@@ -716,6 +796,7 @@ int main(void)
                 shared_test(reader_that_is_overtaken_gets_nothing_wrong),
                 shared_test(bytes_are_not_believed_because_later_ones_were_right),
                 shared_test(writer_that_is_overtaken_keeps_nothing),
+                shared_test(who_comes_in_the_middle_of_an_eviction_gets_nothing_wrong),
                 shared_test(chunk_on_its_way_out_is_read_by_its_checksum),
                 shared_test(one_at_a_time_evicts),
                 shared_test(eviction_is_no_damage),
