@@ -12,8 +12,8 @@
 
 bool content_lock_eviction(struct content *c)
 {
-        /* A copy of the words, or a file that can't be written, is not one to evict from; nor may two do so, as they could
-         * where locks have no effect. */
+        /* A copy of the words, or a file that can't be written, is not one to evict from; nor may two do so, as
+         * they could where locks have no effect. */
         if (c->denied != 0 || !c->epochs || atomic_exchange(&c->evicts, true))
                 return false;
         if (atomic_load(&c->store->locks) && store_lock(c->store, c->map_fd, F_WRLCK, CONTENT_EVICT_OFFSET, 1) == 0 &&

@@ -2,11 +2,11 @@
 
 /* The map of a layer's content: words, epochs and stamps.
  *
- * They are loaded through a shared mapping and stored by pwrite: a store through the mapping would end the process with
- * SIGBUS where the disk is full, pwrite says so. A load sees a mapping whose length was checked when the file was opened
- * and that has no holes; regfs replaces maps by rename and never truncates one, so only a hand in the file could still make
- * a load fail. Where mappings are not coherent between machines, or the file is another user's, the words are a copy that
- * is read anew for what it lacks, and epochs are read from the file each time. */
+ * They are loaded through a shared mapping and stored by pwrite: a store through the mapping would end the process
+ * with SIGBUS where the disk is full, pwrite says so. A load sees a mapping whose length was checked when the file
+ * was opened and that has no holes; regfs replaces maps by rename and never truncates one, so only a hand in the
+ * file could still make a load fail. Where mappings are not coherent between machines, or the file is another
+ * user's, the words are a copy that is read anew for what it lacks, and epochs are read from the file each time. */
 
 #include <time.h>
 

@@ -2,29 +2,29 @@
 
 /* The content of one layer: bytes in a sparse file, presence and checksum of each chunk in one word of the map.
  *
- * In this process each chunk has a state: pins of readers and writers, whether it is unusable although its word could not
- * be cleared, and whether it is being evicted. This process evicts only, in one step, where there are no pins; who pins a
- * chunk meanwhile sees that and takes it for absent.
+ * In this process each chunk has a state: pins of readers and writers, whether it is unusable although its word could
+ * not be cleared, and whether it is being evicted. This process evicts only, in one step, where there are no pins; who
+ * pins a chunk meanwhile sees that and takes it for absent.
  *
- * Other processes evict from the layer too, whatever is read here. What is right all the same rests on the chunk's epoch,
- * which never goes back. Who evicts holds the layer's evict lock, makes the epoch odd, clears the word, takes the bytes away
- * and makes the epoch even, in that order. All others only ever write the chunk's right bytes. So bytes that were right
- * while the epoch was some even number stay so as long as it has that number:
+ * Other processes evict from the layer too, whatever is read here. What is right all the same rests on the chunk's
+ * epoch, which never goes back. Who evicts holds the layer's evict lock, makes the epoch odd, clears the word, takes
+ * the bytes away and makes the epoch even, in that order. All others only ever write the chunk's right bytes. So bytes
+ * that were right while the epoch was some even number stay so as long as it has that number:
  *
- * A reader may believe what it reads if the bytes were verified before that, in an even epoch, and the epoch is still the
- * same afterwards. Then it needs no look at the bytes and no lock. Otherwise it believes bytes that have the word's
- * checksum, and no others: they are right in themselves, wherever they came from. It notes that they are verified for the
- * epoch that it had loaded before it read them, if that was even.
+ * A reader may believe what it reads if the bytes were verified before that, in an even epoch, and the epoch is still
+ * the same afterwards. Then it needs no look at the bytes and no lock. Otherwise it believes bytes that have the
+ * word's checksum, and no others: they are right in themselves, wherever they came from. It notes that they are
+ * verified for the epoch that it had loaded before it read them, if that was even.
  *
  * A writer stores the word only if the epoch is still the even one that it was before the first byte was written, and
- * takes it back unless the epoch is the same afterwards: else an eviction may have taken away some of the bytes that the
- * word vouches for. Who dies in between leaves a word that the next reader's verification finds wrong.
+ * takes it back unless the epoch is the same afterwards: else an eviction may have taken away some of the bytes that
+ * the word vouches for. Who dies in between leaves a word that the next reader's verification finds wrong.
  *
- * Who evicts and dies leaves an odd epoch. Nothing is verified in it, so reads go by checksums, until somebody who could
- * take the evict lock, and so knows that nobody is at it, makes it even.
+ * Who evicts and dies leaves an odd epoch. Nothing is verified in it, so reads go by checksums, until somebody who
+ * could take the evict lock, and so knows that nobody is at it, makes it even.
  *
- * Evicting without the lock is the one thing that could do harm; a reader or writer that ignored every lock would still
- * serve right bytes. */
+ * Evicting without the lock is the one thing that could do harm; a reader or writer that ignored every lock would
+ * still serve right bytes. */
 
 #include <stdio.h>
 #include <sys/stat.h>
@@ -215,8 +215,8 @@ static struct sight look_at(struct content *c, size_t i)
         return s;
 }
 
-/* Pins chunk I when it may be read. Where nobody has verified it yet, that is done here for a part of it, and for a WHOLE
- * one later, where it lies. */
+/* Pins chunk I when it may be read. Where nobody has verified it yet, that is done here for a part of it, and for a
+ * WHOLE one later, where it lies. */
 static int pin(struct content *c, size_t i, bool whole, struct sight *ret)
 {
         uint32_t state = atomic_fetch_add(&c->states[i], 1);

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /* The store's limit. Writers count what they write and refuse to keep more than there is room for; one thread looks at
- * the disk when they have written a good deal, and takes away what was not used for longest. Nobody waits for it, other
- * than a layer that is to be closed while chunks of it are on their way out.
+ * the disk when they have written a good deal, and takes away what was not used for longest. Nobody waits for it,
+ * other than a layer that is to be closed while chunks of it are on their way out.
  *
- * Candidates are single chunks of the layers that this process has open, whoever else has (content_read.c), by the clock of
- * their last use here and by what other processes tell of theirs; and the content of layers that nobody has open, by their
- * map's modification time. Such a layer is taken with an exclusive lock: whoever has it open holds a shared one. Without
- * locks between processes (NFS and the like) only layers go that nobody has touched for an hour: who has them open all the
- * same loses his descriptors or goes on with unlinked files, and fetches again.
+ * Candidates are single chunks of the layers that this process has open, whoever else has (content_read.c), by the
+ * clock of their last use here and by what other processes tell of theirs; and the content of layers that nobody has
+ * open, by their map's modification time. Such a layer is taken with an exclusive lock: whoever has it open holds a
+ * shared one. Without locks between processes (NFS and the like) only layers go that nobody has touched for an hour:
+ * who has them open all the same loses his descriptors or goes on with unlinked files, and fetches again.
  *
- * Tables of contents, image indexes and blobs go last: when there is no content left to be taken, and not before they
- * were idle for long. */
+ * Tables of contents, image indexes and blobs go last: when there is no content left to be taken, and not before
+ * they were idle for long. */
 
 #include <stdio.h>
 #include <sys/stat.h>

@@ -254,9 +254,9 @@ static inline uint64_t content_word_offset(size_t i)
         return 64 + i * sizeof(uint64_t);
 }
 
-/* Bytes far behind the map's end that are only locked. Who has the layer open holds a shared lock on the first; who takes
- * all of it away, and wants nobody to have it open, an exclusive one. Who takes chunks away, or ends what a dead process
- * has begun to take away, holds the second exclusively. */
+/* Bytes far behind the map's end that are only locked. Who has the layer open holds a shared lock on the first; who
+ * takes all of it away, and wants nobody to have it open, an exclusive one. Who takes chunks away, or ends what a dead
+ * process has begun to take away, holds the second exclusively. */
 #define CONTENT_USE_OFFSET ((uint64_t) 1 << 61)
 #define CONTENT_EVICT_OFFSET (CONTENT_USE_OFFSET + 1)
 
@@ -333,8 +333,8 @@ static inline uint64_t content_stamp_offset(size_t chunk_count, size_t i)
 
 void content_map_header_init(struct content_map_header *h, uint64_t chunk_count, uint64_t identity);
 
-/* A map with these words (NULL: all absent) to the empty file FD, without holes: on some filesystems (tmpfs) a load from
- * one needs room on the disk. Returns 0 or -errno. */
+/* A map with these words (NULL: all absent) to the empty file FD, without holes: on some filesystems (tmpfs) a load
+ * from one needs room on the disk. Returns 0 or -errno. */
 int content_map_write(int fd, const struct content_map_header *h, const uint64_t *words);
 
 /* The identity of a table: XXH3-64 of {content offset, content length} of each row. Row by row, so that a layer

@@ -63,10 +63,10 @@ uid_t store_owner(const struct store *s);
 /* What the store is kept to where nobody says otherwise. */
 #define STORE_LIMIT_DEFAULT (10 * GIB)
 
-/* The store is kept to so many bytes by taking away what was not used for longest: single chunks of layers that this
- * process has open, whoever else has, and whole layers that nobody has open. Before anything is written; by default there
- * is no limit. For a moment there may be more: 1/32 of the limit, but 8 MiB at least and 256 MiB at most; from there on
- * what is read is not kept. */
+/* The store is kept to so many bytes by taking away what was not used for longest: single chunks of layers that
+ * this process has open, whoever else has, and whole layers that nobody has open. Before anything is written; by
+ * default there is no limit. For a moment there may be more: 1/32 of the limit, but 8 MiB at least and 256 MiB at
+ * most; from there on what is read is not kept. */
 void store_set_limit(struct store *s, uint64_t bytes);
 
 /* FD is a file of the store that is used now: it is not the next to be taken away. */

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Everything that threads share, at once: readers of random ranges of several layers, whose blobs fail, dawdle and lie
- * now and then; a pool that has room for a few flights; a store that is opened twice, as by two processes, with a limit so
- * low that each evicts chunks all the time; readers that leave early; and tokens that are asked for before each request, from a server of moods. What is delivered is right,
- * what fails says why, everything ends and nothing is left. Bounded by work, which REGFS_STRESS multiplies. */
+/* Everything that threads share, at once: readers of random ranges of several layers, whose blobs fail, dawdle and
+ * lie now and then; a pool that has room for a few flights; a store that is opened twice, as by two processes, with
+ * a limit so low that each evicts chunks all the time; readers that leave early; and tokens that are asked for
+ * before each request, from a server of moods. What is delivered is right, what fails says why, everything ends and
+ * nothing is left. Bounded by work, which REGFS_STRESS multiplies. */
 
 #include <setjmp.h>
 #include <stdarg.h>

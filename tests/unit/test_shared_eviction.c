@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Chunks that are taken away while others have the layer open. Two stores on one directory stand for two processes; what
- * the one does between two steps of the other happens in calls that are wrapped (see meson.build). */
+/* Chunks that are taken away while others have the layer open. Two stores on one directory stand for two processes;
+ * what the one does between two steps of the other happens in calls that are wrapped (see meson.build). */
 
 #include <pthread.h>
 #include <stdlib.h>
