@@ -263,6 +263,25 @@ bool fetch_chunk_wanted(struct flight *flight, size_t chunk)
         return w;
 }
 
+bool fetch_chunk_ready(struct flight *flight, size_t first, size_t end, uint64_t from, uint64_t to, size_t *ret)
+{
+        const struct chunk *chunks = flight->fetcher->options.table->chunks;
+        struct fetcher *f = flight->fetcher;
+        size_t ready = SIZE_MAX;
+
+        mutex_lock(&f->lock);
+        for (const struct want *w = flight->wants; w; w = w->next) {
+                const struct chunk *c = &chunks[w->chunk];
+
+                if (w->chunk >= first && w->chunk < end && !(c->flags & CHUNK_SLICE) && c->blob_offset >= from &&
+                    c->blob_offset + c->blob_length <= to)
+                        ready = MIN(ready, w->chunk);
+        }
+        mutex_unlock(&f->lock);
+        *ret = ready;
+        return ready != SIZE_MAX;
+}
+
 bool fetch_chunk_distrust(struct flight *flight, size_t chunk)
 {
         struct fetcher *f = flight->fetcher;

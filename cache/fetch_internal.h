@@ -139,6 +139,9 @@ void fetch_chunks_failed(struct flight *flight, size_t first, size_t end, int re
 /* True when somebody waits for CHUNK; otherwise it is not the flight's any more. */
 bool fetch_chunk_wanted(struct flight *flight, size_t chunk);
 
+/* A chunk of [first, end) that somebody waits for, decoded alone, whose range lies in [from, to) of the blob. */
+bool fetch_chunk_ready(struct flight *flight, size_t first, size_t end, uint64_t from, uint64_t to, size_t *ret);
+
 /* CHUNK had to be got by another road. True when the log is to say so. */
 bool fetch_chunk_distrust(struct flight *flight, size_t chunk);
 

@@ -137,7 +137,7 @@ static int wait_for_oldest(struct filling *l, struct error *e)
         if (failed != 0)
                 return -failed;
         if (!under_way && keeps_nothing && !is_there(f, &l->steps[0]))
-                return error_set(e, ERROR_OTHER, ENOSPC, "%s: the store keeps no content", f->options.blob->name);
+                return content_not_kept(f->options.content, e);
         return !under_way;
 }
 
@@ -186,7 +186,7 @@ int fetch_fill(struct fetcher *f, const struct fetch_fill *fill, struct error *e
         if (f->options.alone)
                 return 0;
         if (!content_keeps(f->options.content))
-                return error_set(e, ERROR_OTHER, EROFS, "%s: the store keeps no content", f->options.blob->name);
+                return content_not_kept(f->options.content, e);
         fetch_fill_size(f, fill, &total, &l.done);
         mutex_lock(&f->lock);
         f->filling = &l.failure;

@@ -29,6 +29,7 @@ struct arrival {
         uint64_t received;
         bool abandoned; /* a range was closed before its end: something may still write into the buffer */
         bool bad;       /* chunks remain that can't be had from their range */
+        size_t first_bad;
         struct error cause;
 };
 
@@ -253,8 +254,10 @@ static void found_bad(struct arrival *a, size_t first, size_t end, const struct 
                 fetch_chunks_failed(a->flight, first, end, -EBADMSG, e);
                 return;
         }
-        if (!a->bad)
+        if (!a->bad) {
                 a->cause = *e;
+                a->first_bad = first;
+        }
         a->bad = true;
 }
 
@@ -282,10 +285,10 @@ static bool ask_anew(struct arrival *a, unsigned attempts)
         return attempts < MAX(blob_doubt(a->flight->fetcher->options.blob), 1U);
 }
 
-/* Chunk I out of the range that is arriving. Bytes that are wrong are asked for once more, in a request of their
- * own; that ends the common range, and the next unit begins another one for all that is left. Returns 0, or -errno
- * when nothing else comes either. */
-static int fetch_chunk(struct arrival *a, size_t i, struct error *e)
+/* Chunk I out of the range that is arriving, where those from NEXT on are not settled yet. Bytes that are wrong are asked
+ * for once more, in a request of their own; that ends the common range, and the next unit begins another one for all
+ * that is left. Returns 0, or -errno when nothing else comes either. */
+static int fetch_chunk(struct arrival *a, size_t i, size_t next, struct error *e)
 {
         const struct chunk *c = chunk_row(a->flight, i);
         bool kept;
@@ -304,15 +307,30 @@ static int fetch_chunk(struct arrival *a, size_t i, struct error *e)
                 found_bad(a, i, i + 1, e);
                 return 0;
         }
-        if (r < 0) {
-                fail_from(a->flight, i, r, e);
+        if (r < 0)
                 return r;
-        }
         kept = keep(a->flight, i, arrival_out(a));
         fetch_chunk_done(a->flight, i, arrival_out(a));
         if (!kept)
-                (void) fetch_flight_cut(a->flight, i + 1);
+                (void) fetch_flight_cut(a->flight, i > next ? next : next + 1);
         return 0;
+}
+
+/* Chunks of the rows from NEXT on whose bytes have come and that somebody waits for: they take precedence over what is
+ * carried along. Behind one that is bad everything is done in its order. */
+static int fetch_wanted(struct arrival *a, size_t next, struct error *e)
+{
+        struct error ignored = ERROR_INIT;
+        size_t i;
+        int r = 0;
+
+        /* What is wrong with the range is found by who needs its bytes. */
+        if (a->range)
+                (void) blob_range_wait(a->range, a->received, &a->received, &ignored);
+        while (r == 0 && a->range && !a->bad &&
+               fetch_chunk_ready(a->flight, next, a->rows.end, a->offset, a->offset + a->received, &i))
+                r = fetch_chunk(a, i, next, e);
+        return r;
 }
 
 /* ---- slices ---- */
@@ -410,8 +428,6 @@ static int fetch_slices(struct arrival *a, const struct span *unit, struct error
                 found_bad(a, s.next, unit->end, e);
                 return 0;
         }
-        if (r < 0)
-                fail_from(a->flight, s.next, r, e);
         return r;
 }
 
@@ -432,10 +448,13 @@ static int run_units(struct arrival *a)
         while (r == 0 && i < MIN(end, a->flight->first + a->flight->count)) {
                 struct span unit = plan_unit(t, i);
 
-                if (t->chunks[i].flags & CHUNK_SLICE)
+                r = fetch_wanted(a, i, &e);
+                if (r == 0 && t->chunks[i].flags & CHUNK_SLICE)
                         r = fetch_slices(a, &unit, &e);
-                else
-                        r = fetch_chunk(a, i, &e);
+                else if (r == 0 && !(a->bad && a->first_bad == i))
+                        r = fetch_chunk(a, i, i, &e);
+                if (r < 0)
+                        fail_from(a->flight, i, r, &e);
                 i = unit.end;
         }
         arrival_clear(a);

@@ -151,8 +151,9 @@ static void record(struct image *i)
 {
         _cleanup_free_ char *name = record_name(i);
         struct error e = ERROR_INIT;
+        int r = name ? store_ref_put(i->store, name, &i->published.digest, &e) : 0;
 
-        if (name && store_ref_put(i->store, name, &i->published.digest, &e) < 0 && e.code != EROFS)
+        if (r < 0 && store_forgo(i->store, r, &e) < 0)
                 log_warning("%s", e.message);
 }
 
@@ -278,9 +279,9 @@ static int find_named(struct image *i, const struct regfs_options *o, struct err
         r = image_locate(i, i->index_reference, o, &l, e);
         if (r < 0)
                 return r;
-        if (l.document.body.data)
-                image_remember(i, &l.document);
-        r = take_named(i, &l, e);
+        r = l.document.body.data ? image_remember(i, &l.document, e) : 0;
+        if (r == 0)
+                r = take_named(i, &l, e);
         i->index_source = steal_ptr(l.source);
         return r;
 }

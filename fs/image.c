@@ -19,6 +19,7 @@ struct image *image_close(struct image *i)
                 return NULL;
 
         /* Nobody waits for what is on its way; flights end at once. */
+        atomic_store(&i->closing, true);
         if (i->http)
                 http_stop(i->http);
         for (size_t k = 0; k < i->layer_count; k++) {
@@ -117,42 +118,6 @@ static int find_manifest(struct image *i, struct document *document, struct dige
                          INDEX_NESTING_MAX);
 }
 
-/* Reads the config, which proves that this is an image, and says which platform it is for. */
-static int read_config(struct image *i, const struct manifest *m, const struct platform *wanted, bool chosen,
-                       struct error *e)
-{
-        _cleanup_platform_ struct platform actual = { 0 };
-        _cleanup_free_ char *wanted_text = NULL;
-        _cleanup_buf_ struct buf config = { 0 };
-        int r;
-
-        r = store_blob_get(i->store, &m->config.digest, MANIFEST_MAX, &config, NULL);
-        if (r < 0) {
-                buf_free(&config);
-                config = (struct buf) { 0 };
-                r = source_blob_read(i->source, &m->config, i->pool, MANIFEST_MAX, image_deadline(i), &config, e);
-                if (r < 0)
-                        return error_prefix(e, "%s: config", i->reference);
-
-                struct document d = { .body = config, .digest = m->config.digest };
-                image_remember(i, &d);
-        }
-        r = config_platform(&config, i->reference, &actual, e);
-        if (r < 0)
-                return r;
-
-        i->platform_text = platform_format(&actual);
-        wanted_text = platform_format(wanted);
-        if (!i->platform_text || !wanted_text)
-                return error_oom(e);
-        if (!chosen && (!str_eq(actual.os, wanted->os) || !str_eq(actual.architecture, wanted->architecture)))
-                log_warning("the image has no index and is for %s, not %s: used as it is", i->platform_text,
-                            wanted_text);
-        else
-                log_info("platform %s", i->platform_text);
-        return 0;
-}
-
 static int take_layers(struct image *i, struct manifest *m, struct error *e)
 {
         i->layers = calloc(m->layer_count, sizeof(*i->layers));
@@ -233,6 +198,7 @@ static int open_base(struct image *i, const struct regfs_options *o, struct erro
 /* What an image is opened for, and so how far. */
 enum purpose {
         FOR_READING,
+        FOR_KEEPING,  /* like reading, and a store that cannot take something is an error */
         FOR_INDEXING, /* like reading, by TOCs that regfs makes itself where a layer carries none */
         FOR_A_LOOK,   /* manifest and layers' kinds */
 };
@@ -251,12 +217,14 @@ static int read_mode(struct image *i, const struct regfs_options *o, enum purpos
                         return error_oom(e);
         }
         i->indexing = purpose == FOR_INDEXING;
+        if (purpose == FOR_INDEXING || purpose == FOR_KEEPING)
+                store_keep_all(i->store);
         if (i->indexing && i->index_mode != INDEX_NONE)
                 i->index_mode = INDEX_EMBEDDED;
         return 0;
 }
 
-/* The image, its manifest, and by which tables its layers are read. */
+/* The image, its manifest, and by which tables its layers are read. Its config may still be read. */
 static int find_image(struct image *i, const char *reference, const struct regfs_options *o,
                       const struct platform *wanted, struct error *e)
 {
@@ -269,8 +237,9 @@ static int find_image(struct image *i, const char *reference, const struct regfs
         r = image_locate(i, reference, o, &located, e);
         if (r < 0)
                 return r;
-        if (located.document.body.data)
-                image_remember(i, &located.document);
+        r = located.document.body.data ? image_remember(i, &located.document, e) : 0;
+        if (r < 0)
+                return r;
         i->source = steal_ptr(located.source);
         i->reference = steal_ptr(located.text);
         i->name = located.name;
@@ -284,7 +253,7 @@ static int find_image(struct image *i, const char *reference, const struct regfs
         i->digest_text = strdup(digest_format(&i->digest, text));
         if (!i->digest_text)
                 return error_oom(e);
-        r = read_config(i, &manifest, wanted, chosen, e);
+        r = config_begin(i, &manifest.config, wanted, chosen, e);
         if (r == 0)
                 r = take_layers(i, &manifest, e);
         return r < 0 ? r : image_choose_indexes(i, &manifest, o, e);
@@ -306,6 +275,25 @@ static int open_layers(struct image *i, const struct regfs_options *o, struct er
         log_info("open: %zu layers, %u inodes, manifest %s", i->layer_count, i->tree->itable.inode_count,
                  i->digest_text);
         return 0;
+}
+
+/* The config is looked at last: what is wrong with it is the reason for everything else. */
+static int find_and_open(struct image *i, enum purpose purpose, const char *reference, const struct regfs_options *o,
+                         const struct platform *wanted, struct error *e)
+{
+        struct error why = ERROR_INIT;
+        int r, result;
+
+        result = find_image(i, reference, o, wanted, e);
+        if (result == 0 && purpose != FOR_A_LOOK)
+                result = open_layers(i, o, e);
+        if (result < 0 && i->http)
+                http_stop(i->http); /* nobody waits for it any more */
+        r = config_end(i, &why);
+        if (r == 0 || (result < 0 && r != -EBADMSG))
+                return result;
+        *e = why;
+        return r;
 }
 
 static int open_for(enum purpose purpose, const char *reference, const struct regfs_options *options,
@@ -332,9 +320,7 @@ static int open_for(enum purpose purpose, const char *reference, const struct re
         if (r == 0)
                 r = read_mode(i, options, purpose, e);
         if (r == 0)
-                r = find_image(i, reference, options, &wanted, e);
-        if (r == 0 && purpose != FOR_A_LOOK)
-                r = open_layers(i, options, e);
+                r = find_and_open(i, purpose, reference, options, &wanted, e);
         if (r < 0)
                 return r;
         *ret = steal_ptr(i);
@@ -344,6 +330,11 @@ static int open_for(enum purpose purpose, const char *reference, const struct re
 int image_open(const char *reference, const struct regfs_options *options, struct image **ret, struct error *e)
 {
         return open_for(FOR_READING, reference, options, ret, e);
+}
+
+int image_open_to_keep(const char *reference, const struct regfs_options *options, struct image **ret, struct error *e)
+{
+        return open_for(FOR_KEEPING, reference, options, ret, e);
 }
 
 int image_open_for_index(const char *reference, const struct regfs_options *options, struct image **ret,

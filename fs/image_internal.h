@@ -3,6 +3,8 @@
 
 /* What the files of fs/image share. */
 
+#include <stdatomic.h>
+
 #include "regfs/client.h"
 #include "regfs/image.h"
 #include "regfs/index.h"
@@ -44,6 +46,7 @@ struct image {
         struct reference name; /* what was opened, with its host */
         struct digest digest;  /* of the image manifest */
         uint64_t timeout_ms;
+        atomic_bool closing;
         bool offline;  /* the registry is not asked */
         bool indexing; /* for others: no TOC of another user's store is used */
         enum index_mode index_mode;
@@ -57,8 +60,9 @@ struct image {
         struct client *client;
         struct source *source;
 
-        struct published published;  /* the index that lies beside the image and is used; or empty */
-        struct source *index_source; /* where it comes from, when that is not `source` */
+        struct config_reading *config; /* while the image is being opened */
+        struct published published;    /* the index that lies beside the image and is used; or empty */
+        struct source *index_source;   /* where it comes from, when that is not `source` */
 
         struct tree *tree;
         struct image_layer *layers;
@@ -87,8 +91,22 @@ int image_locate(struct image *i, const char *reference, const struct regfs_opti
 int image_document(struct image *i, struct source *source, const struct digest *digest, struct document *ret,
                    struct error *e);
 
-/* Small documents go to the store. A store that can't be written costs speed, nothing else. */
-void image_remember(struct image *i, const struct document *d);
+/* Small documents go to the store. One that cannot take it costs speed, nothing else, unless it is to keep all. */
+int image_remember(struct image *i, const struct document *d, struct error *e);
+
+/* ---- config.c ---- */
+
+/* Begins to read the config that DESCRIPTOR names, which it takes; beside the caller where it comes from a registry.
+ * WANTED is borrowed until config_end; CHOSEN: an index said that the image is for it. */
+int config_begin(struct image *i, struct descriptor *descriptor, const struct platform *wanted, bool chosen,
+                 struct error *e);
+
+/* Waits until it is there. Returns 0, or what the source says. Any thread, until config_end. E is not NULL. */
+int config_wait(struct image *i, struct error *e);
+
+/* Waits for it, if it was begun, and takes the platform. Returns 0; -EBADMSG when this is no image's config; what the
+ * source says. E is not NULL. */
+int config_end(struct image *i, struct error *e);
 
 /* ---- stored.c ---- */
 
@@ -118,6 +136,11 @@ void image_layer_set_plain(struct image_layer *l);
 /* Makes sure that every layer has a TOC in the store, and opens it: known ones at once, the others by one pass each,
  * side by side. Calls OPTIONS->progress meanwhile. */
 int image_open_layers(struct image *i, const struct regfs_options *options, struct error *e);
+
+#define TOC_TURN_MAX (DIGEST_STRING_MAX + LAYER_KIND_MAX + 8)
+
+/* What the turn is called to make the TOC of that kind (store_turn_try). */
+void image_toc_turn(const struct image_layer *l, const char *kind, char ret_name[TOC_TURN_MAX]);
 
 /* ---- recover.c ---- */
 

@@ -45,13 +45,11 @@ struct passes {
 
 /* ---- turns ---- */
 
-#define TURN_NAME_MAX (DIGEST_STRING_MAX + LAYER_KIND_MAX + 8)
-
-static void turn_name(const struct pass *p, const char *kind, char out[TURN_NAME_MAX])
+void image_toc_turn(const struct image_layer *l, const char *kind, char ret_name[TOC_TURN_MAX])
 {
         char digest[DIGEST_STRING_MAX];
 
-        snprintf(out, TURN_NAME_MAX, "toc %s %s", digest_format(&p->layer->descriptor.digest, digest), kind);
+        snprintf(ret_name, TOC_TURN_MAX, "toc %s %s", digest_format(&l->descriptor.digest, digest), kind);
 }
 
 /* Somebody has made the TOC of that kind meanwhile; it is open then. */
@@ -83,10 +81,10 @@ static int wait_for_turn(struct pass *p, const char *kind, struct error *e)
         struct store *store = p->all->image->store;
         struct store_turn turn = STORE_TURN_INIT;
         struct patience patience;
-        char name[TURN_NAME_MAX];
+        char name[TOC_TURN_MAX];
         bool waited = false;
 
-        turn_name(p, kind, name);
+        image_toc_turn(p->layer, kind, name);
         patience_begin(&patience, p->all->image->timeout_ms);
         while (store_turn_try(store, name, &turn) < 0) {
                 uint64_t progress = store_turn_progress(store, name), pause;
@@ -215,7 +213,9 @@ static int read_whole(struct pass *p, struct error *e)
         /* It may be known all the time: then the layer was to be read by a table that can't be used. */
         if (image_open_toc(i, p->layer, &why) == 0)
                 return 0;
-        r = wait_for_turn(p, KIND_PLAIN, e);
+        r = config_wait(i, e); /* not in vain */
+        if (r == 0)
+                r = wait_for_turn(p, KIND_PLAIN, e);
         if (r != 0)
                 return MIN(r, 0);
         r = index_layer(&options, e);
@@ -392,9 +392,11 @@ static int open_known(struct image *i, struct passes *a, struct error *e)
                 }
                 if (r != -ENOENT) {
                         log_warning("%s: %s: indexed afresh", l->blob->name, why.message);
-                        r = store_layer_remove(i->store, &l->descriptor.digest, l->kind, e);
-                        if (r < 0 && r != -EROFS)
+                        r = store_layer_remove(i->store, &l->descriptor.digest, l->kind, &why);
+                        if (r < 0 && store_forgo(i->store, r, &why) < 0) {
+                                *e = why;
                                 return r;
+                        }
                 }
                 a->items[a->count] = (struct pass) {
                         .all = a,

@@ -100,12 +100,16 @@ static int resolve(struct image *i, struct located *l, struct error *e)
         return r;
 }
 
-void image_remember(struct image *i, const struct document *d)
+int image_remember(struct image *i, const struct document *d, struct error *e)
 {
-        struct error e = ERROR_INIT;
+        struct error why = ERROR_INIT;
+        int r = store_blob_put(i->store, &d->digest, d->body.data, d->body.len, &why);
 
-        if (store_blob_put(i->store, &d->digest, d->body.data, d->body.len, &e) < 0 && e.code != EROFS)
-                log_warning("%s", e.message);
+        if (r < 0)
+                r = store_forgo(i->store, r, &why);
+        if (r < 0 && e)
+                *e = why;
+        return r;
 }
 
 void located_clear(struct located *l)
@@ -146,10 +150,15 @@ static int try_candidate(struct image *i, struct reference *ref, struct located 
                 return r;
 
         if (ref->transport == TRANSPORT_REGISTRY && !ref->has_digest && !i->offline) {
-                struct error ignored = ERROR_INIT;
+                struct error why = ERROR_INIT;
 
-                if (store_ref_put(i->store, l.text, &l.digest, &ignored) < 0 && ignored.code != EROFS)
-                        log_warning("%s", ignored.message);
+                r = store_ref_put(i->store, l.text, &l.digest, &why);
+                if (r < 0)
+                        r = store_forgo(i->store, r, &why);
+                if (r < 0) {
+                        *e = why;
+                        return r;
+                }
         }
         *ret = l;
         l = (struct located) { 0 };
@@ -212,7 +221,9 @@ int image_document(struct image *i, struct source *source, const struct digest *
                 r = source_manifest(source, digest, image_deadline(i), &d, e);
                 if (r < 0)
                         return r;
-                image_remember(i, &d);
+                r = image_remember(i, &d, e);
+                if (r < 0)
+                        return r;
         }
         *ret = d;
         d = (struct document) { 0 };

@@ -80,6 +80,13 @@ static int describe_image(struct publication *p, struct error *e)
         return p->subject.media_type ? 0 : error_oom(e);
 }
 
+static int hash(const void *data, size_t n, struct digest *ret, struct error *e)
+{
+        int r = digest_of(DIGEST_SHA256, data, n, ret);
+
+        return r < 0 ? error_errno(e, -r, "hashing") : 0;
+}
+
 static int make_index(struct publication *p, struct error *e)
 {
         int r = describe_image(p, e);
@@ -87,7 +94,7 @@ static int make_index(struct publication *p, struct error *e)
         if (r == 0)
                 r = published_manifest(&p->subject, p->layers, p->count, &p->manifest, e);
         if (r == 0)
-                r = digest_of(DIGEST_SHA256, p->manifest.data, p->manifest.len, &p->digest);
+                r = hash(p->manifest.data, p->manifest.len, &p->digest, e);
         return r;
 }
 
@@ -101,7 +108,7 @@ static deadline_t patience(const struct publication *p)
 static int put_index(struct publication *p, struct target *t, struct error *e)
 {
         struct digest empty;
-        int r = digest_of(DIGEST_SHA256, EMPTY, strlen(EMPTY), &empty);
+        int r = hash(EMPTY, strlen(EMPTY), &empty, e);
 
         if (r == 0)
                 r = target_blob(t, &empty, EMPTY, strlen(EMPTY), patience(p), e);
@@ -193,7 +200,7 @@ static int put_bound(struct publication *p, const struct reference *ref, struct 
         if (r == 0)
                 r = published_bind(&p->original, &p->digest, &bound, e);
         if (r == 0)
-                r = digest_of(DIGEST_SHA256, bound.data, bound.len, ret);
+                r = hash(bound.data, bound.len, ret, e);
         return r < 0 ? r : target_manifest(t, ref->tag, MANIFEST_TYPE, bound.data, bound.len, patience(p), e);
 }
 

@@ -135,14 +135,14 @@ void published_kind(const struct published *p, const struct descriptor *table, c
 
 /* ---- a table's way into the store ---- */
 
-/* The blob's bytes go to FD, from its position 0: as they are, or decompressed. */
+/* The blob's bytes go to DRAFT, from its position 0: as they are, or decompressed. */
 struct reception {
         const struct published_import *import;
         struct hasher *hasher;
         ZSTD_DStream *zstd; /* NULL: nothing to decompress */
         uint8_t *out;
         bool frame_ended;
-        int fd;
+        struct store_draft *draft;
         uint64_t written;
         /* Bytes whose digest is wrong say nothing about the table: what else is wrong is told after that. */
         int failed;
@@ -158,10 +158,15 @@ static void reception_clear(struct reception *c)
 
 static int write_out(struct reception *c, const void *data, size_t n, struct error *e)
 {
-        int r = pwrite_full(c->fd, data, n, c->written);
+        int r;
 
+        do {
+                r = pwrite_full(c->draft->fd, data, n, c->written);
+                if (r < 0)
+                        error_errno(e, -r, "store %s: writing a table", store_path(c->import->store));
+        } while (r < 0 && store_draft_move_out(c->draft, r, e));
         c->written += n;
-        return r < 0 ? error_errno(e, -r, "store %s: writing a table", store_path(c->import->store)) : 0;
+        return r;
 }
 
 static int decompress(struct reception *c, const uint8_t *data, size_t n, struct error *e)
@@ -243,10 +248,10 @@ static int finish(struct reception *c, const char *name, struct error *e)
         return 0;
 }
 
-/* The table's bytes, verified, into FD. */
-static int receive(const struct published_import *import, struct blob *blob, int fd, struct error *e)
+/* The table's bytes, verified, into DRAFT. */
+static int receive(const struct published_import *import, struct blob *blob, struct store_draft *draft, struct error *e)
 {
-        _cleanup_(reception_clear) struct reception c = { .import = import, .fd = fd };
+        _cleanup_(reception_clear) struct reception c = { .import = import, .draft = draft };
         const struct blob_stream stream = {
                 .blob = blob, .pool = import->pool, .timeout_ms = import->timeout_ms, .cancel = import->cancel
         };
@@ -257,15 +262,29 @@ static int receive(const struct published_import *import, struct blob *blob, int
         return r < 0 ? r : finish(&c, blob->name, e);
 }
 
-/* What comes wrong is asked for once more: a bad answer may be a passing one. */
-static int receive_patiently(const struct published_import *import, struct blob *blob, int fd, struct error *e)
+static int cut_to_nothing(const struct published_import *import, struct store_draft *draft, struct error *e)
 {
-        int r = receive(import, blob, fd, e);
+        int r;
+
+        do {
+                r = ftruncate(draft->fd, 0) < 0 ? -errno : 0;
+                if (r < 0)
+                        error_errno(e, -r, "store %s: writing a table", store_path(import->store));
+        } while (r < 0 && store_draft_move_out(draft, r, e));
+        return r;
+}
+
+/* What comes wrong is asked for once more: a bad answer may be a passing one. */
+static int receive_patiently(const struct published_import *import, struct blob *blob, struct store_draft *draft,
+                             struct error *e)
+{
+        int r = receive(import, blob, draft, e);
 
         for (unsigned attempt = 0; r == -EBADMSG && attempt < MAX(blob_doubt(blob), 1U); attempt++) {
-                if (ftruncate(fd, 0) < 0)
-                        return error_errno(e, errno, "store %s: writing a table", store_path(import->store));
-                r = receive(import, blob, fd, e);
+                r = cut_to_nothing(import, draft, e);
+                if (r < 0)
+                        return r;
+                r = receive(import, blob, draft, e);
         }
         return r;
 }
@@ -287,16 +306,14 @@ static int import_toc(const struct published_import *import, struct blob *blob, 
 {
         _cleanup_(layer_draft_free_ptr) struct layer_draft *draft = NULL;
         _cleanup_(toc_close_ptr) struct toc *t = NULL;
-        int fd, r;
+        int r;
 
         r = layer_draft_new(import->store, &import->layer->digest, import->kind, &draft, e);
+        if (r == 0)
+                r = receive_patiently(import, blob, layer_draft_toc(draft), e);
         if (r < 0)
                 return r;
-        fd = layer_draft_toc_fd(draft);
-        r = receive_patiently(import, blob, fd, e);
-        if (r < 0)
-                return r;
-        r = toc_open(fd, &import->layer->digest, &t, e);
+        r = toc_open(layer_draft_toc_fd(draft), &import->layer->digest, &t, e);
         if (r < 0)
                 return error_prefix(e, "%s", blob->name);
         r = check_toc(import, t, blob->name, e);
@@ -354,9 +371,9 @@ static int import_ztoc(const struct published_import *import, struct blob *blob,
         void *data;
         int r;
 
-        r = store_draft_new(import->store, &draft, e);
+        r = store_draft_begin(import->store, &draft, e);
         if (r == 0)
-                r = receive_patiently(import, blob, draft.fd, e);
+                r = receive_patiently(import, blob, &draft, e);
         if (r < 0)
                 return r;
         data = mmap(NULL, (size_t) blob->size, PROT_READ, MAP_PRIVATE, draft.fd, 0);

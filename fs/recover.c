@@ -7,6 +7,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "image_internal.h"
 #include "regfs/log.h"
@@ -70,17 +71,51 @@ struct recovery *recovery_free(struct recovery *r)
 
 /* ---- the layer's own TOC ---- */
 
+static bool is_indexed(struct recovery *r)
+{
+        _cleanup_close_ int fd = store_layer_toc_here(r->image->store, &r->layer->descriptor.digest, KIND_PLAIN);
+
+        return fd >= 0;
+}
+
+/* Of the processes that find the index wrong one reads the layer. The others wait, as those do who index it for a
+ * mount, until there is a TOC or that one comes no farther. */
+static int wait_for_turn(struct recovery *r, struct store_turn *turn, struct error *e)
+{
+        struct store *store = r->image->store;
+        struct patience patience;
+        char name[TOC_TURN_MAX];
+        uint64_t pause;
+
+        image_toc_turn(r->layer, KIND_PLAIN, name);
+        patience_begin(&patience, r->image->timeout_ms);
+        while (store_turn_try(store, name, turn) < 0 && !is_indexed(r) &&
+               patience_left(&patience, store_turn_progress(store, name), &pause)) {
+                struct timespec t = { .tv_nsec = (long) pause * 1000000 };
+
+                if (atomic_load(&r->image->closing))
+                        return error_set(e, ERROR_OTHER, ECANCELED, "%s: the image is closed", r->layer->blob->name);
+                nanosleep(&t, NULL);
+        }
+        return 0;
+}
+
 static int index_plain(struct recovery *r, struct error *e)
 {
+        _cleanup_turn_ struct store_turn turn = STORE_TURN_INIT;
         const struct index_options options = {
                 .blob = r->layer->blob,
                 .pool = r->image->pool,
                 .store = r->image->store,
                 .timeout_ms = r->image->timeout_ms,
+                .turn = &turn,
         };
-        _cleanup_close_ int known = store_layer_toc_here(r->image->store, &r->layer->descriptor.digest, KIND_PLAIN);
+        int result = wait_for_turn(r, &turn, e);
 
-        return known >= 0 ? 0 : index_layer(&options, e);
+        if (result < 0 || is_indexed(r))
+                return result;
+        log_warning("%s: the layer is read whole", r->layer->blob->name);
+        return index_layer(&options, e);
 }
 
 static int open_plain(struct recovery *r, struct error *e)
@@ -155,7 +190,7 @@ static int prepare(struct recovery *r, struct fetcher **ret, struct error *e)
 {
         int result;
 
-        log_warning("%s: a chunk is not what the published index says: the layer is read whole", r->layer->blob->name);
+        log_warning("%s: a chunk is not what the published index says", r->layer->blob->name);
         result = index_plain(r, e);
         if (result == 0)
                 result = open_plain(r, e);

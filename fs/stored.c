@@ -16,48 +16,35 @@
 #include "regfs/io.h"
 #include "regfs/log.h"
 
-#define COPY_STEP (256 * KIB)
-
 /* ---- TOCs ---- */
 
-static int copy_bytes(int from, int to, uint64_t size)
-{
-        _cleanup_free_ uint8_t *step = malloc(COPY_STEP);
-        int r = step ? 0 : -ENOMEM;
-
-        for (uint64_t done = 0; r == 0 && done < size;) {
-                size_t n = (size_t) MIN(size - done, (uint64_t) COPY_STEP);
-
-                r = pread_full(from, step, n, done);
-                if (r == 0)
-                        r = pwrite_full(to, step, n, done);
-                done += n;
-        }
-        return r;
-}
-
 /* A copy of FD that nobody else can write: a descriptor, or -errno with E. */
-static int private_copy(int fd, struct error *e)
+static int private_copy(struct store *s, int fd, struct error *e)
 {
-        _cleanup_close_ int copy = temporary_file(e);
+        _cleanup_draft_ struct store_draft copy = STORE_DRAFT_INIT;
         struct stat st;
         int r;
 
-        if (copy < 0)
-                copy = memfd_create("regfs", MFD_CLOEXEC);
-        if (copy < 0 || fstat(fd, &st) < 0)
+        if (fstat(fd, &st) < 0)
                 return error_errno(e, errno, "a copy of a TOC");
         if ((uint64_t) st.st_size > PUBLISHED_TOC_MAX)
                 return error_set(e, ERROR_BAD_DATA, EBADMSG, "a TOC of %ju bytes: %zu MiB are allowed",
                                  (uintmax_t) st.st_size, (size_t) (PUBLISHED_TOC_MAX / MIB));
-        r = copy_bytes(fd, copy, (uint64_t) st.st_size);
-        return r < 0 ? error_errno(e, -r, "a copy of a TOC") : steal_fd(&copy);
+        r = store_draft_outside(s, &copy, e);
+        if (r < 0)
+                return r;
+        do {
+                r = copy_full(fd, copy.fd, (uint64_t) st.st_size);
+                if (r < 0)
+                        error_errno(e, -r, "a copy of a TOC");
+        } while (r < 0 && store_draft_move_out(&copy, r, e));
+        return r < 0 ? r : steal_fd(&copy.fd);
 }
 
-static int open_foreign(int fd, const struct digest *layer, struct toc **ret, struct error *e)
+static int open_foreign(struct store *s, int fd, const struct digest *layer, struct toc **ret, struct error *e)
 {
         _cleanup_(toc_close_ptr) struct toc *t = NULL;
-        _cleanup_close_ int copy = private_copy(fd, e);
+        _cleanup_close_ int copy = private_copy(s, fd, e);
         int r;
 
         if (copy < 0)
@@ -84,7 +71,7 @@ static int open_in(struct store *s, struct image_layer *l, struct error *e)
         if (fd < 0)
                 return error_errno(e, -fd, "TOC in the store");
         if (store_is_foreign(s))
-                r = open_foreign(fd, &l->descriptor.digest, &l->toc, e);
+                r = open_foreign(s, fd, &l->descriptor.digest, &l->toc, e);
         else
                 r = toc_open(fd, &l->descriptor.digest, &l->toc, e);
         if (r == 0 && l->toc->chunks.blob_size != l->descriptor.size && store_is_foreign(s)) {
@@ -132,8 +119,8 @@ static bool any_foreign(const struct image *i)
         return false;
 }
 
-/* Merges the tree into FD, and opens it there. */
-static int make_tree(struct image *i, int fd, const struct tree_layer *rows, struct error *e)
+/* Merges the tree into DRAFT, and opens it there. */
+static int make_tree(struct image *i, struct store_draft *draft, const struct tree_layer *rows, struct error *e)
 {
         _cleanup_free_ const struct itable **tables = calloc(i->layer_count, sizeof(*tables));
         int r;
@@ -142,26 +129,29 @@ static int make_tree(struct image *i, int fd, const struct tree_layer *rows, str
                 return error_oom(e);
         for (size_t k = 0; k < i->layer_count; k++)
                 tables[k] = &i->layers[i->layers[k].same_as].toc->itable;
-        r = tree_write(fd, &i->digest, tables, rows, i->layer_count, e);
-        return r < 0 ? r : tree_open(fd, &i->digest, &i->tree, e);
+        do
+                r = tree_write(draft->fd, &i->digest, tables, rows, i->layer_count, e);
+        while (r < 0 && store_draft_move_out(draft, r, e));
+        return r < 0 ? r : tree_open(draft->fd, &i->digest, &i->tree, e);
 }
 
 static int make_kept_tree(struct image *i, const struct tree_layer *rows, const char *key, struct error *e)
 {
         _cleanup_draft_ struct store_draft draft = STORE_DRAFT_INIT;
-        int r = store_draft_new(i->store, &draft, e);
+        int r = store_draft_begin(i->store, &draft, e);
 
         if (r == 0)
-                r = make_tree(i, draft.fd, rows, e);
+                r = make_tree(i, &draft, rows, e);
         return r < 0 ? r : store_draft_publish_image(&draft, key, e);
 }
 
 /* For this process alone. */
 static int make_own_tree(struct image *i, const struct tree_layer *rows, struct error *e)
 {
-        _cleanup_close_ int fd = temporary_file(e);
+        _cleanup_draft_ struct store_draft draft = STORE_DRAFT_INIT;
+        int r = store_draft_outside(i->store, &draft, e);
 
-        return fd < 0 ? fd : make_tree(i, fd, rows, e);
+        return r < 0 ? r : make_tree(i, &draft, rows, e);
 }
 
 /* The image index that a store has. False when it has none, or, with WHY, another version's or a damaged one. */
@@ -237,8 +227,6 @@ int image_open_tree(struct image *i, struct error *e)
                 return 0;
         if (*why.message)
                 log_warning("%s: %s: the image index is written afresh", i->reference, why.message);
-        r = own ? -EROFS : make_kept_tree(i, rows, key, e);
-        if (r == -EROFS)
-                r = make_own_tree(i, rows, e);
+        r = own ? make_own_tree(i, rows, e) : make_kept_tree(i, rows, key, e);
         return r < 0 ? error_prefix(e, "%s: image index", i->reference) : 0;
 }

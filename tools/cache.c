@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 #include <getopt.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -9,6 +8,7 @@
 #include "command.h"
 #include "json_text.h"
 #include "regfs/mount.h"
+#include "stop.h"
 
 static const char help[] =
         "Usage: regfs cache info [--json]\n"
@@ -208,11 +208,6 @@ static int read_view(struct store *s, struct store_place *place, struct mount_ta
         return r < 0 ? r : cache_read(s, mounted, count, ret, e);
 }
 
-static int written(int r, struct error *e)
-{
-        return r < 0 ? error_errno(e, -r, "standard output") : 0;
-}
-
 /* ---- info, list ---- */
 
 static int show(struct store *s, const struct cache_command *c, struct error *e)
@@ -224,35 +219,17 @@ static int show(struct store *s, const struct cache_command *c, struct error *e)
 
         if (r < 0)
                 return r;
-        return written(c->action == ACTION_LIST ? print_store_list(&view, c->json)
-                                                : print_store_info(s, &place, &view, c->json),
-                       e);
+        return command_printed(c->action == ACTION_LIST ? print_store_list(&view, c->json)
+                                                        : print_store_info(s, &place, &view, c->json),
+                               e);
 }
 
 /* ---- verify ---- */
 
-static volatile sig_atomic_t stop_requested;
-
-static void on_stop(int signal)
-{
-        (void) signal;
-        stop_requested = 1;
-}
-
-static void handle_stop(void)
-{
-        struct sigaction action = { .sa_handler = on_stop };
-
-        sigemptyset(&action.sa_mask);
-        sigaction(SIGINT, &action, NULL);
-        sigaction(SIGTERM, &action, NULL);
-        sigaction(SIGHUP, &action, NULL);
-}
-
 static int on_progress(void *context _unused_, uint64_t done, uint64_t total)
 {
         progress_show_part("verifying", MIN(done, total), total);
-        return stop_requested;
+        return stop_requested();
 }
 
 static void on_problem(void *context, const char *path, const char *text, bool removed)
@@ -309,7 +286,7 @@ static int verify(struct store *s, const struct cache_command *c, int *ret_code,
         struct cache_verify_result result;
         int r;
 
-        handle_stop();
+        stop_on_signals(STOP_ASKS);
         if (c->json) {
                 json_text_open(&j, NULL, '{');
                 json_text_open(&j, "problems", '[');
@@ -323,10 +300,10 @@ static int verify(struct store *s, const struct cache_command *c, int *ret_code,
         *ret_code = result.problems > 0 ? ERROR_BAD_DATA : 0;
         if (c->json) {
                 put_verified(&j, &result);
-                return written(json_text_print(&j), e);
+                return command_printed(json_text_print(&j), e);
         }
         print_verified(&result);
-        return written(fflush(stdout) == 0 ? 0 : -errno, e);
+        return command_printed(0, e);
 }
 
 /* ---- prune, clear ---- */
@@ -407,11 +384,11 @@ static int finish_removal(const struct cache_command *c, const struct cache_view
                 json_text_number(j, "freed", result->freed);
                 json_text_number(j, "diskSize", result->left);
                 json_text_close(j, '}');
-                return written(json_text_print(j), e);
+                return command_printed(json_text_print(j), e);
         }
         printf("%s freed, %s left\n", format_bytes(result->freed, freed, sizeof(freed)),
                format_bytes(result->left, left, sizeof(left)));
-        return written(fflush(stdout) == 0 ? 0 : -errno, e);
+        return command_printed(0, e);
 }
 
 static int make_room(struct store *s, const struct cache_command *c, int *ret_code, struct error *e)

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-#include <signal.h>
 #include <stdio.h>
 
 #include "command.h"
 #include "layers.h"
+#include "stop.h"
 
 static const char help[] =
         "Usage: regfs index [OPTIONS] REF\n"
@@ -20,19 +20,11 @@ static const char help[] =
         "      --json                        an object\n"
         "      --index=none                  index layers that carry a table, too\n";
 
-static volatile sig_atomic_t stop_requested;
-
-static void on_stop(int signal)
-{
-        (void) signal;
-        stop_requested = 1;
-}
-
 static int on_progress(void *context, const struct regfs_progress *progress)
 {
         (void) context;
         progress_show(progress);
-        return stop_requested;
+        return stop_requested();
 }
 
 static void print_rows(const struct image *i)
@@ -70,30 +62,40 @@ static void print_published(const struct command_options *o, const struct publis
                 printf("bound by   %s, %s\n", digest_format(&p->bound, text), o->bind);
 }
 
-static void print_json(const struct image *i, const struct command_options *o, const struct publish_result *p)
+static int print_json(const struct image *i, const struct command_options *o, const struct publish_result *p)
 {
         char text[DIGEST_STRING_MAX];
+        struct json_text j = { 0 };
 
-        puts("{");
-        print_image_json(i);
-        fputs(",\n  \"layers\": [", stdout);
+        json_text_open(&j, NULL, '{');
+        put_image_names(&j, i);
+        json_text_open(&j, "layers", '[');
         for (size_t k = 0; k < image_layer_count(i); k++) {
                 struct image_layer_info l;
 
                 image_layer_info(i, k, &l);
-                printf("%s\n    { \"digest\": \"%s\", \"size\": %ju, \"kind\": \"%s\", \"entries\": %u, \"chunks\": %zu, "
-                       "\"toc\": %ju, \"milliseconds\": %ju }",
-                       k ? "," : "", digest_format(&l.digest, text), (uintmax_t) l.size, l.kind, l.entries, l.chunks,
-                       (uintmax_t) l.toc_size, (uintmax_t) l.index_ms);
+                json_text_open(&j, NULL, '{');
+                json_text_string(&j, "digest", digest_format(&l.digest, text));
+                json_text_number(&j, "size", l.size);
+                json_text_string(&j, "kind", l.kind);
+                json_text_number(&j, "entries", l.entries);
+                json_text_number(&j, "chunks", l.chunks);
+                json_text_number(&j, "toc", l.toc_size);
+                json_text_number(&j, "milliseconds", l.index_ms);
+                json_text_close(&j, '}');
         }
-        fputs("\n  ]", stdout);
+        json_text_close(&j, ']');
         if (p->layers > 0) {
-                printf(",\n  \"index\": { \"digest\": \"%s\", \"layers\": %zu, \"size\": %ju }",
-                       digest_format(&p->index, text), p->layers, (uintmax_t) p->bytes);
-                if (o->bind)
-                        printf(",\n  \"bound\": \"%s\"", digest_format(&p->bound, text));
+                json_text_open(&j, "index", '{');
+                json_text_string(&j, "digest", digest_format(&p->index, text));
+                json_text_number(&j, "layers", p->layers);
+                json_text_number(&j, "size", p->bytes);
+                json_text_close(&j, '}');
         }
-        puts("\n}");
+        if (p->layers > 0 && o->bind)
+                json_text_string(&j, "bound", digest_format(&p->bound, text));
+        json_text_close(&j, '}');
+        return json_text_print(&j);
 }
 
 static int check(const struct command_options *o, int operands, struct error *e)
@@ -124,20 +126,17 @@ static int run(struct command_options *o, const char *reference, struct error *e
                 r = image_publish(image, &publish, &result, e);
         if (r < 0)
                 return r;
-        if (o->json) {
-                print_json(image, o, &result);
-                return 0;
-        }
+        if (o->json)
+                return command_printed(print_json(image, o, &result), e);
         print_rows(image);
         if (o->push || o->output)
                 print_published(o, &result);
-        return 0;
+        return command_printed(0, e);
 }
 
 int command_index(int argc, char **argv)
 {
         _cleanup_(command_options_clear) struct command_options options;
-        struct sigaction action = { .sa_handler = on_stop, .sa_flags = SA_RESETHAND };
         struct error e = ERROR_INIT;
         int first, r;
 
@@ -151,9 +150,7 @@ int command_index(int argc, char **argv)
                 r = log_open(options.log_level, options.log_file, &e);
         if (r < 0)
                 return command_failed(&e);
-        signal(SIGPIPE, SIG_IGN);
-        sigaction(SIGINT, &action, NULL);
-        sigaction(SIGTERM, &action, NULL);
+        stop_on_signals(STOP_ASKS_ONCE);
         r = run(&options, argv[first], &e);
         return r < 0 ? command_failed(&e) : 0;
 }

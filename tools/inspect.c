@@ -36,27 +36,32 @@ static void print_table(const struct image *i)
                 printf("\nindex      %s\n", digest_format(&shown, text));
 }
 
-static void print_json(const struct image *i)
+static int print_json(const struct image *i)
 {
         char text[DIGEST_STRING_MAX];
+        struct json_text j = { 0 };
 
-        puts("{");
-        print_image_json(i);
-        fputs(",\n  \"layers\": [", stdout);
+        json_text_open(&j, NULL, '{');
+        put_image_names(&j, i);
+        json_text_open(&j, "layers", '[');
         for (size_t k = 0; k < image_layer_count(i); k++) {
                 struct image_layer_info l;
 
                 image_layer_info(i, k, &l);
-                printf("%s\n    { \"digest\": \"%s\", \"size\": %ju, \"mediaType\": ", k ? "," : "",
-                       digest_format(&l.digest, text), (uintmax_t) l.size);
-                print_json_string(l.media_type);
-                printf(", \"kind\": \"%s\", \"from\": \"%s\", \"known\": %s", l.kind, layer_origin_word(l.origin),
-                       l.known ? "true" : "false");
+                json_text_open(&j, NULL, '{');
+                json_text_string(&j, "digest", digest_format(&l.digest, text));
+                json_text_number(&j, "size", l.size);
+                json_text_string(&j, "mediaType", l.media_type);
+                json_text_string(&j, "kind", l.kind);
+                json_text_string(&j, "from", layer_origin_word(l.origin));
+                json_text_bool(&j, "known", l.known);
                 if (l.index.algorithm != DIGEST_NONE)
-                        printf(", \"index\": \"%s\"", digest_format(&l.index, text));
-                fputs(" }", stdout);
+                        json_text_string(&j, "index", digest_format(&l.index, text));
+                json_text_close(&j, '}');
         }
-        puts("\n  ]\n}");
+        json_text_close(&j, ']');
+        json_text_close(&j, '}');
+        return json_text_print(&j);
 }
 
 int command_inspect(int argc, char **argv)
@@ -79,8 +84,8 @@ int command_inspect(int argc, char **argv)
         if (r < 0)
                 return command_failed(&e);
         if (options.json)
-                print_json(image);
+                r = print_json(image);
         else
                 print_table(image);
-        return 0;
+        return command_printed(r, &e) < 0 ? command_failed(&e) : 0;
 }

@@ -5,8 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "regfs/json.h"
-
 const char *layer_table_name(const char *kind)
 {
         static const struct {
@@ -75,21 +73,9 @@ void print_image(const struct image *i)
         printf("reference  %s\ndigest     %s\nplatform   %s\n", image_reference(i), image_digest(i), image_platform(i));
 }
 
-/* Bytes that are no UTF-8 pass as they are, as paths do. */
-void print_json_string(const char *s)
+void put_image_names(struct json_text *j, const struct image *i)
 {
-        _cleanup_buf_ struct buf text = { 0 };
-
-        if (json_quote(&text, s) == 0)
-                fwrite(text.data, 1, text.len, stdout);
-}
-
-void print_image_json(const struct image *i)
-{
-        fputs("  \"reference\": ", stdout);
-        print_json_string(image_reference(i));
-        fputs(",\n  \"digest\": ", stdout);
-        print_json_string(image_digest(i));
-        fputs(",\n  \"platform\": ", stdout);
-        print_json_string(image_platform(i));
+        json_text_string(j, "reference", image_reference(i));
+        json_text_string(j, "digest", image_digest(i));
+        json_text_string(j, "platform", image_platform(i));
 }

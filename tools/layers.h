@@ -3,6 +3,7 @@
 
 /* How commands tell of an image and its layers. */
 
+#include "json_text.h"
 #include "regfs/image.h"
 
 /* "eStargz", "SOCI", "regfs" …: which sort of table a kind is. */
@@ -19,7 +20,4 @@ const char *layer_compression(const char *media_type);
 
 /* Reference, digest and platform: three lines, or the first members of a JSON object. */
 void print_image(const struct image *i);
-void print_image_json(const struct image *i);
-
-/* A JSON string on standard output. */
-void print_json_string(const char *s);
+void put_image_names(struct json_text *j, const struct image *i);

@@ -13,6 +13,7 @@
 #include "confined.h"
 #include "regfs/io.h"
 #include "regfs/mount.h"
+#include "stop.h"
 
 static const char help[] =
         "Usage: regfs mount [OPTIONS] REF DIR\n"
@@ -45,24 +46,6 @@ struct report {
         };
 };
 
-static volatile sig_atomic_t stop_requested;
-
-static void on_stop(int signal)
-{
-        (void) signal;
-        stop_requested = 1;
-}
-
-static void handle_stop(void (*handler)(int))
-{
-        struct sigaction action = { .sa_handler = handler };
-
-        sigemptyset(&action.sa_mask);
-        sigaction(SIGINT, &action, NULL);
-        sigaction(SIGTERM, &action, NULL);
-        sigaction(SIGHUP, &action, NULL);
-}
-
 /* ---- child, or the one process of --foreground ---- */
 
 struct server {
@@ -85,7 +68,7 @@ static int on_progress(void *context, const struct regfs_progress *progress)
         if (s->reports < 0)
                 progress_show(progress);
         /* A parent that is gone wants no mount any more. */
-        return stop_requested || send_report(s->reports, &report) < 0;
+        return stop_requested() || send_report(s->reports, &report) < 0;
 }
 
 /* Cuts the ties to the terminal once the parent may leave. */
@@ -131,7 +114,7 @@ static int serve(struct server *s, struct error *e)
         r = log_open(s->options->log_level, s->options->log_file, e);
         if (r < 0)
                 return r;
-        handle_stop(on_stop);
+        stop_on_signals(STOP_ASKS);
         s->options->image.progress = on_progress;
         s->options->image.progress_context = s;
         r = confinement_begin(s->options, s->reference, s->directory, &confinement, e);
@@ -139,7 +122,7 @@ static int serve(struct server *s, struct error *e)
                 r = confinement_open(confinement, s->reference, &s->options->image, &image, e);
         if (r < 0)
                 return r;
-        if (stop_requested)
+        if (stop_requested())
                 return error_set(e, ERROR_OTHER, EINTR, "%s: interrupted", s->reference);
 
         if (what && !str_eq(what, "none"))
@@ -149,7 +132,7 @@ static int serve(struct server *s, struct error *e)
         session_options.prefetch = prefetch;
 
         /* libfuse takes the signals over, but only where they have no handler. */
-        handle_stop(SIG_DFL);
+        stop_on_signals(STOP_ENDS);
         confinement_for_session(confinement, &session_options);
         r = session_mount(image, &session_options, &session, e);
         if (r == 0)
@@ -214,7 +197,7 @@ static int wait_for_child(pid_t child, int reports, struct error *e)
         for (;;) {
                 ssize_t n = read(reports, &report, sizeof(report));
 
-                if (stop_requested && !forwarded) {
+                if (stop_requested() && !forwarded) {
                         kill(child, SIGTERM);
                         forwarded = true;
                 }
@@ -248,7 +231,7 @@ static int run_background(struct server *s)
                 error_errno(&e, errno, "pipe");
                 return command_failed(&e);
         }
-        handle_stop(on_stop);
+        stop_on_signals(STOP_ASKS);
         child = fork();
         if (child < 0) {
                 error_errno(&e, errno, "fork");

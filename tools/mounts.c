@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "command.h"
-#include "layers.h"
+#include "json_text.h"
 #include "regfs/mount.h"
 
 /* With daemons that do not answer. */
@@ -20,34 +20,37 @@ static const char help[] =
         "      --json  an array of objects\n"
         "      --help  this text\n";
 
-static void print_json_member(const char *name, const char *value)
+static void put_prefetch(struct json_text *j, const struct mount_entry *m)
 {
-        printf("\"%s\": ", name);
-        print_json_string(value);
+        if (!m->answers || m->status.prefetch_total == 0) {
+                json_text_string(j, "prefetch", NULL);
+                return;
+        }
+        json_text_open(j, "prefetch", '{');
+        json_text_number(j, "done", m->status.prefetch_done);
+        json_text_number(j, "total", m->status.prefetch_total);
+        json_text_close(j, '}');
 }
 
-static void print_json(const struct mount_table *t)
+static int print_json(const struct mount_table *t)
 {
-        putchar('[');
+        struct json_text j = { 0 };
+
+        json_text_open(&j, NULL, '[');
         for (size_t k = 0; k < t->count; k++) {
                 const struct mount_entry *m = &t->items[k];
 
-                printf("%s\n  { ", k ? "," : "");
-                print_json_member("directory", m->directory);
-                fputs(", ", stdout);
-                print_json_member("reference", m->reference);
-                fputs(", ", stdout);
-                print_json_member("digest", m->digest);
-                fputs(", ", stdout);
-                print_json_member("platform", m->platform);
-                printf(", \"pid\": %ld, \"prefetch\": ", m->pid);
-                if (m->answers && m->status.prefetch_total > 0)
-                        printf("{ \"done\": %ju, \"total\": %ju } }", (uintmax_t) m->status.prefetch_done,
-                               (uintmax_t) m->status.prefetch_total);
-                else
-                        fputs("null }", stdout);
+                json_text_open(&j, NULL, '{');
+                json_text_string(&j, "directory", m->directory);
+                json_text_string(&j, "reference", m->reference);
+                json_text_string(&j, "digest", m->digest);
+                json_text_string(&j, "platform", m->platform);
+                json_text_number(&j, "pid", (uint64_t) m->pid);
+                put_prefetch(&j, m);
+                json_text_close(&j, '}');
         }
-        puts(t->count ? "\n]" : "]");
+        json_text_close(&j, ']');
+        return json_text_print(&j);
 }
 
 /* Names with control characters must not move the cursor. */
@@ -115,7 +118,7 @@ int command_mounts(int argc, char **argv)
         struct mount_table table = { 0 };
         struct error e = ERROR_INIT;
         bool json = false;
-        int option;
+        int option, r = 0;
 
         opterr = 0;
         while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
@@ -140,9 +143,9 @@ int command_mounts(int argc, char **argv)
                 return command_failed(&e);
         mount_table_ask(&table, PATIENCE_MS);
         if (json)
-                print_json(&table);
+                r = print_json(&table);
         else
                 print_table(&table);
         mount_table_clear(&table);
-        return 0;
+        return command_printed(r, &e) < 0 ? command_failed(&e) : 0;
 }

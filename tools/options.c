@@ -88,7 +88,7 @@ static const struct {
         { { "push", no_argument, NULL, OPT_PUSH }, COMMAND_INDEX },
         { { "bind", required_argument, NULL, OPT_BIND }, COMMAND_INDEX },
         { { "output", required_argument, NULL, OPT_OUTPUT }, COMMAND_INDEX },
-        { { "json", no_argument, NULL, OPT_JSON }, COMMAND_INDEX | COMMAND_INSPECT },
+        { { "json", no_argument, NULL, OPT_JSON }, COMMAND_INDEX | COMMAND_INSPECT | COMMAND_VERIFY },
         { { "help", no_argument, NULL, 'h' }, COMMANDS_ALL },
         { { "version", no_argument, NULL, OPT_VERSION }, COMMANDS_ALL },
 };

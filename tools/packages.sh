@@ -7,7 +7,7 @@ build_packages='gcc libc6-dev meson ninja-build pkg-config libfuse3-dev fuse3 li
 
 test_packages='clang libclang-rt-14-dev libcmocka-dev libarchive-dev libarchive-tools docker-registry skopeo umoci buildah
         mmdebstrap python3 apache2-utils openssl zstd pigz tar xz-utils util-linux attr iproute2 procps clang-format bc
-        python3-flatbuffers squashfs-tools squashfuse bindfs dosfstools'
+        python3-flatbuffers squashfs-tools squashfuse bindfs dosfstools e2fsprogs'
 
 installed()
 {

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-#include <signal.h>
 #include <stdio.h>
 
 #include "command.h"
 #include "regfs/prefetch.h"
+#include "stop.h"
 
 static const char help[] =
         "Usage: regfs pull [OPTIONS] REF…\n"
@@ -15,25 +15,16 @@ static const char help[] =
         "\n"
         "      --paths LIST-FILE             content of these files and directories alone, one path on a line\n";
 
-static volatile sig_atomic_t stop_requested;
-
-/* A second signal ends the process. */
-static void on_stop(int signal)
-{
-        (void) signal;
-        stop_requested = 1;
-}
-
 static int on_open_progress(void *context _unused_, const struct regfs_progress *progress)
 {
         progress_show(progress);
-        return stop_requested;
+        return stop_requested();
 }
 
 static int on_progress(void *context _unused_, const struct prefetch_status *status)
 {
         progress_show_part("fetching", status->done, status->total);
-        return stop_requested;
+        return stop_requested();
 }
 
 static int fetch(struct command_options *o, const char *reference, struct image **ret, struct prefetch_status *status,
@@ -43,7 +34,7 @@ static int fetch(struct command_options *o, const char *reference, struct image 
         _cleanup_(prefetch_free_ptr) struct prefetch *prefetch = NULL;
         int r;
 
-        r = image_open(reference, &o->image, &image, e);
+        r = image_open_to_keep(reference, &o->image, &image, e);
         progress_end();
         if (r == 0)
                 r = prefetch_new(image, o->prefetch ? o->prefetch : "all", &prefetch, e);
@@ -65,7 +56,7 @@ static int pull(struct command_options *o, const char *reference, struct error *
         int r;
 
         r = fetch(o, reference, &image, &status, e);
-        if (stop_requested)
+        if (stop_requested())
                 return error_set(e, ERROR_OTHER, EINTR,
                                  "%s: interrupted: what the store has by now is not fetched again", reference);
         if (r < 0)
@@ -84,7 +75,7 @@ static int pull_all(struct command_options *o, char **references, int count)
 {
         int code = 0;
 
-        for (int k = 0; k < count && !stop_requested; k++) {
+        for (int k = 0; k < count && !stop_requested(); k++) {
                 struct error e = ERROR_INIT;
 
                 if (pull(o, references[k], &e) < 0) {
@@ -99,7 +90,6 @@ static int pull_all(struct command_options *o, char **references, int count)
 int command_pull(int argc, char **argv)
 {
         _cleanup_(command_options_clear) struct command_options options;
-        struct sigaction action = { .sa_handler = on_stop, .sa_flags = SA_RESETHAND };
         struct error e = ERROR_INIT;
         int first, r;
 
@@ -113,9 +103,7 @@ int command_pull(int argc, char **argv)
                 r = log_open(options.log_level, options.log_file, &e);
         if (r < 0)
                 return command_failed(&e);
-        signal(SIGPIPE, SIG_IGN);
-        sigaction(SIGINT, &action, NULL);
-        sigaction(SIGTERM, &action, NULL);
+        stop_on_signals(STOP_ASKS_ONCE);
         options.image.progress = on_open_progress;
         return pull_all(&options, argv + first, argc - first);
 }

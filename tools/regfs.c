@@ -56,6 +56,13 @@ int command_failed(const struct error *e)
         return e->kind == ERROR_NONE ? ERROR_OTHER : (int) e->kind;
 }
 
+int command_printed(int r, struct error *e)
+{
+        if (r == 0 && fflush(stdout) != 0)
+                r = -errno;
+        return r < 0 ? error_errno(e, -r, "standard output") : 0;
+}
+
 /* "regfs REF DIR …" is how mount(8) calls its helpers: two operands, the first of which is no command. */
 static bool is_mount_call(int argc, char **argv)
 {

@@ -111,6 +111,30 @@ static void serve(const struct service *s, const struct broker_request *request,
 
 /* ---- requests ---- */
 
+/* Whatever a message brought is open here. Keeps the first descriptor, closes the others, and returns how many there
+ * were. */
+static size_t take_descriptors(struct msghdr *message, int *ret_first)
+{
+        size_t count = 0;
+
+        for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
+                size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+                if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+                        continue;
+                for (size_t k = 0; k < n; k++) {
+                        int fd;
+
+                        memcpy(&fd, CMSG_DATA(c) + k * sizeof(fd), sizeof(fd));
+                        if (count++ == 0)
+                                *ret_first = fd;
+                        else
+                                close(fd);
+                }
+        }
+        return count;
+}
+
 /* Returns 1 with a request and the pipe to answer through, 0 when there is none, -1 at the end. */
 static int receive(int socket, struct broker_request *ret, int *ret_requester)
 {
@@ -126,18 +150,18 @@ static int receive(int socket, struct broker_request *ret, int *ret_requester)
                 .msg_controllen = sizeof(control),
         };
         ssize_t n = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
-        const struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&message) : NULL;
+        int requester = -1;
 
-        if (n <= 0)
-                return n < 0 && (errno == EINTR || errno == EAGAIN) ? 0 : -1;
-        if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS || c->cmsg_len != CMSG_LEN(sizeof(int)))
-                return 0;
-        memcpy(ret_requester, CMSG_DATA(c), sizeof(*ret_requester));
-        if (n == (ssize_t) sizeof(*ret) && memchr(ret->name, '\0', sizeof(ret->name)) &&
-            memchr(ret->subject, '\0', sizeof(ret->subject)))
+        if (n < 0)
+                return errno == EINTR || errno == EAGAIN ? 0 : -1;
+        if (take_descriptors(&message, &requester) == 1 && n == (ssize_t) sizeof(*ret) &&
+            memchr(ret->name, '\0', sizeof(ret->name)) && memchr(ret->subject, '\0', sizeof(ret->subject))) {
+                *ret_requester = requester;
                 return 1;
-        close(*ret_requester);
-        return 0;
+        }
+        if (requester >= 0)
+                close(requester);
+        return n > 0 ? 0 : -1;
 }
 
 /* Takes one request; false at the end. One that finds no process to serve it sees its pipe closed. */

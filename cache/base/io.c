@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #define READ_STEP (64 * KIB)
+#define COPY_STEP (256 * KIB)
 
 int read_full(int fd, void *data, size_t n)
 {
@@ -87,6 +88,22 @@ int pwrite_full(int fd, const void *data, size_t n, uint64_t offset)
                 offset += (uint64_t) k;
         }
         return 0;
+}
+
+int copy_full(int from, int to, uint64_t size)
+{
+        _cleanup_free_ uint8_t *step = malloc(COPY_STEP);
+        int r = step ? 0 : -ENOMEM;
+
+        for (uint64_t done = 0; r == 0 && done < size;) {
+                size_t n = (size_t) MIN(size - done, (uint64_t) COPY_STEP);
+
+                r = pread_full(from, step, n, done);
+                if (r == 0)
+                        r = pwrite_full(to, step, n, done);
+                done += n;
+        }
+        return r;
 }
 
 /* As read(2), without EINTR: the bytes read, 0 at the end, or -errno. */

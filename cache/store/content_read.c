@@ -49,6 +49,16 @@ bool content_keeps(const struct content *c)
         return c->denied == 0;
 }
 
+int content_not_kept(const struct content *c, struct error *e)
+{
+        int why = c->denied != 0 ? c->denied : atomic_load(&c->refused);
+
+        return error_set(e, ERROR_OTHER, c->denied != 0 ? EROFS : ENOSPC, "store %s: %s: content is not kept: %s",
+                         c->store->path, c->name,
+                         why == -EDQUOT ? "the store has reached its limit"
+                                        : strerrordesc_np(why == 0 ? ENOSPC : -why));
+}
+
 static bool is_zeros(const struct content *c, size_t i)
 {
         return c->table->chunks[i].codec == CODEC_ZEROS;
@@ -441,6 +451,8 @@ int content_write(struct content *c, size_t i, const void *data)
         state = atomic_fetch_add(&c->states[i], 1);
         note_use(c, i, content_tick());
         r = state & STATE_EVICTED ? -EAGAIN : write_pinned(c, i, data);
+        if (r < 0 && r != -EAGAIN)
+                atomic_store(&c->refused, r);
         unpin(c, i);
         return r;
 }

@@ -19,7 +19,8 @@ struct layer_draft {
         struct digest layer;
         char kind[LAYER_KIND_MAX];
         char path[STORE_PATH_MAX]; /* below tmp/; "" once published */
-        int directory, toc, content;
+        int directory, content;    /* or -1 */
+        struct store_draft toc;    /* in the directory, or outside */
 
         uint64_t end;      /* bytes appended */
         uint64_t kept_end; /* of them, those in the file */
@@ -55,9 +56,13 @@ int store_layer_toc(struct store *s, const struct digest *layer, const char *kin
 
 int store_layer_remove(struct store *s, const struct digest *layer, const char *kind, struct error *e)
 {
-        char path[STORE_PATH_MAX], away[STORE_PATH_MAX];
+        char toc[STORE_PATH_MAX], path[STORE_PATH_MAX], away[STORE_PATH_MAX];
         int r;
 
+        r = store_layer_path(layer, kind, "toc", toc, e);
+        if (r < 0)
+                return r;
+        store_unnamed_remove(s, toc);
         r = store_check_writable(s, e);
         if (r == 0)
                 r = store_layer_path(layer, kind, NULL, path, e);
@@ -65,8 +70,13 @@ int store_layer_remove(struct store *s, const struct digest *layer, const char *
                 r = store_draft_name("removed", away, e);
         if (r < 0)
                 return r;
-        if (renameat(s->fd, path, s->fd, away) < 0)
-                return errno == ENOENT ? 0 : error_errno(e, errno, "store %s: removing %s", s->path, path);
+        if (renameat(s->fd, path, s->fd, away) < 0) {
+                r = -errno;
+                /* A full disk may have no room for the new name. What has no TOC is a leftover. */
+                if (r == -ENOENT || unlinkat(s->fd, toc, 0) == 0)
+                        return 0;
+                return error_errno(e, -r, "store %s: removing %s", s->path, path);
+        }
         r = store_remove_tree(s->fd, away);
         if (r < 0) /* out of the way it is: the rest goes with the other leftovers */
                 log_warning("store %s: %s: %s", s->path, away, strerror(-r));
@@ -82,17 +92,26 @@ static int create(struct layer_draft *d, const char *name, struct error *e)
         return fd < 0 ? error_errno(e, errno, "store %s: %s/%s", d->store->path, d->path, name) : fd;
 }
 
-static int open_draft(struct layer_draft *d, struct error *e)
+/* Content is worth time, not correctness: without it the layer is fetched when it is read. */
+static void stop_keeping(struct layer_draft *d, int r)
+{
+        char name[DIGEST_STRING_MAX];
+
+        d->keeps = false;
+        log_write(r == -EDQUOT ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING,
+                  "store %s: %s: content from byte %ju on is not kept: %s", d->store->path,
+                  digest_format(&d->layer, name), (uintmax_t) d->end,
+                  r == -EDQUOT ? "the store has reached its limit" : strerror(-r));
+}
+
+static int open_inside(struct layer_draft *d, struct error *e)
 {
         char path[STORE_PATH_MAX];
         int r;
 
-        if (d->store->read_only) {
-                d->keeps = false;
-                d->toc = temporary_file(e);
-                return d->toc < 0 ? d->toc : 0;
-        }
-        r = store_draft_name("layer", path, e);
+        r = store_check_writable(d->store, e);
+        if (r == 0)
+                r = store_draft_name("layer", path, e);
         if (r < 0)
                 return r;
         if (mkdirat(d->store->fd, path, 0700) < 0)
@@ -103,11 +122,21 @@ static int open_draft(struct layer_draft *d, struct error *e)
                 return error_errno(e, errno, "store %s: %s", d->store->path, path);
         store_draft_claim(d->store, d->directory);
 
-        d->toc = create(d, "toc", e);
-        if (d->toc < 0)
-                return d->toc;
+        d->toc.fd = create(d, "toc", e);
+        if (d->toc.fd < 0)
+                return d->toc.fd;
         d->content = create(d, "content", e);
-        return d->content < 0 ? d->content : 0;
+        if (d->content >= 0 || !store_is_at_fault(d->content))
+                return MIN(d->content, 0);
+        stop_keeping(d, d->content);
+        return 0;
+}
+
+static int open_draft(struct layer_draft *d, struct error *e)
+{
+        int r = open_inside(d, e);
+
+        return r < 0 && layer_draft_move_out(d, r, e) ? 0 : r;
 }
 
 int layer_draft_new(struct store *s, const struct digest *layer, const char *kind, struct layer_draft **ret,
@@ -126,7 +155,8 @@ int layer_draft_new(struct store *s, const struct digest *layer, const char *kin
         d->store = s;
         d->layer = *layer;
         snprintf(d->kind, sizeof(d->kind), "%s", kind);
-        d->directory = d->toc = d->content = -1;
+        d->directory = d->content = -1;
+        d->toc = (struct store_draft) { .store = s, .fd = -1 };
         d->keeps = true;
         d->identity = XXH3_createState();
         if (!d->identity)
@@ -149,7 +179,7 @@ struct layer_draft *layer_draft_free(struct layer_draft *d)
                 if (r < 0)
                         log_warning("store %s: %s: %s", d->store->path, d->path, strerror(-r));
         }
-        close_fd_ptr(&d->toc);
+        store_draft_clear(&d->toc);
         close_fd_ptr(&d->content);
         close_fd_ptr(&d->directory);
         XXH3_freeState(d->identity);
@@ -160,19 +190,42 @@ struct layer_draft *layer_draft_free(struct layer_draft *d)
 
 int layer_draft_toc_fd(struct layer_draft *d)
 {
-        return d->toc;
+        return d->toc.fd;
 }
 
-/* Content is worth time, not correctness: without it the layer is fetched when it is read. */
-static void stop_keeping(struct layer_draft *d, int r)
+struct store_draft *layer_draft_toc(struct layer_draft *d)
+{
+        return &d->toc;
+}
+
+/* What was kept makes room for the TOC, which is worth more. False when there is nothing. */
+static bool give_up_content(struct layer_draft *d, int r)
 {
         char name[DIGEST_STRING_MAX];
 
+        if ((r != -ENOSPC && r != -EDQUOT) || d->toc.place != DRAFT_INSIDE || d->kept_end == 0 ||
+            ftruncate(d->content, 0) < 0)
+                return false;
         d->keeps = false;
-        log_write(r == -EDQUOT ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING,
-                  "store %s: %s: content from byte %ju on is not kept: %s", d->store->path,
-                  digest_format(&d->layer, name), (uintmax_t) d->end,
-                  r == -EDQUOT ? "the store has reached its limit" : strerror(-r));
+        d->kept_end = d->present_end = 0;
+        if (d->count > 0)
+                memset(d->words, 0, d->count * sizeof(*d->words));
+        log_warning("store %s: %s: no content is kept: its table of contents needs the room", d->store->path,
+                    digest_format(&d->layer, name));
+        return true;
+}
+
+bool layer_draft_move_out(struct layer_draft *d, int r, struct error *e)
+{
+        if (give_up_content(d, r)) {
+                if (e)
+                        *e = (struct error) ERROR_INIT;
+                return true;
+        }
+        if (!store_draft_move_out(&d->toc, r, e))
+                return false;
+        d->keeps = false;
+        return true;
 }
 
 int layer_draft_append(struct layer_draft *d, const void *data, size_t n, struct error *e)
@@ -234,8 +287,11 @@ static int write_map(struct layer_draft *d)
 /* A full disk must not cost the index: then it goes without content, and the first reader makes an empty map. */
 static void finish_content(struct layer_draft *d)
 {
-        int r = write_map(d);
+        int r;
 
+        if (d->content < 0)
+                return;
+        r = write_map(d);
         if (r == 0)
                 return;
         log_write(d->store->sparse ? LOG_LEVEL_WARNING : LOG_LEVEL_DEBUG, "store %s: %s: map: %s: content is not kept",
@@ -268,23 +324,21 @@ static int publish_unnamed(struct layer_draft *d, struct error *e)
         int r = store_layer_path(&d->layer, d->kind, "toc", path, e);
 
         if (r == 0)
-                r = store_unnamed_put(d->store, path, d->toc);
+                r = store_unnamed_put(d->store, path, d->toc.fd);
         return r < 0 ? error_errno(e, -r, "store %s: keeping %s", d->store->path, path) : 0;
 }
 
-int layer_draft_publish(struct layer_draft *d, struct error *e)
+static int publish_inside(struct layer_draft *d, struct error *e)
 {
         char target[STORE_PATH_MAX];
         int r;
 
-        if (d->store->read_only)
-                return publish_unnamed(d, e);
         r = store_layer_path(&d->layer, d->kind, NULL, target, e);
         if (r < 0)
                 return r;
         finish_content(d);
         /* What came of a pass over the layer is dear. A table that was fetched is not, and a torn one is found out. */
-        if (d->end > 0 && fsync(d->toc) < 0)
+        if (d->end > 0 && fsync(d->toc.fd) < 0)
                 return error_errno(e, errno, "store %s: %s/toc", d->store->path, target);
 
         r = store_move(d->store, d->path, target);
@@ -300,4 +354,16 @@ int layer_draft_publish(struct layer_draft *d, struct error *e)
                 return error_errno(e, -r, "store %s: %s", d->store->path, target);
         *d->path = '\0';
         return 0;
+}
+
+int layer_draft_publish(struct layer_draft *d, struct error *e)
+{
+        int r = 0;
+
+        if (d->toc.place == DRAFT_INSIDE) {
+                r = publish_inside(d, e);
+                if (r == 0 || !store_draft_move_out(&d->toc, r, e))
+                        return r;
+        }
+        return publish_unnamed(d, e);
 }

@@ -86,13 +86,19 @@ static bool is_out_of_reach(int r)
         return r == -EROFS || r == -EACCES || r == -ENOENT || r == -ENOTDIR;
 }
 
-/* Stands in the place of one's own store: has nothing and takes nothing. */
-static int open_none(struct store **ret, struct error *e)
+static bool is_full(int r)
 {
-        _cleanup_(store_close_ptr) struct store *s = new_read_only("/(none)");
+        return r == -ENOSPC || r == -EDQUOT;
+}
+
+/* Stands in the place of one's own store at PATH: has nothing and takes nothing, because of REFUSED. */
+static int open_none(const char *path, int refused, struct store **ret, struct error *e)
+{
+        _cleanup_(store_close_ptr) struct store *s = new_read_only(path);
 
         if (!s)
                 return error_oom(e);
+        s->refused = refused;
         s->owner = geteuid();
         /* A directory in which none of a store's names can ever be. */
         s->fd = open("/proc/self/fdinfo", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -105,6 +111,7 @@ static int open_none(struct store **ret, struct error *e)
 int store_open_all(const char *directory, const char *const *stores, struct store **ret, struct error *e)
 {
         _cleanup_(store_close_ptr) struct store *s = NULL;
+        _cleanup_free_ char *standard = NULL;
         struct error own = ERROR_INIT;
         int r;
 
@@ -113,7 +120,14 @@ int store_open_all(const char *directory, const char *const *stores, struct stor
         r = store_open(directory, &s, e);
         if (is_out_of_reach(r) && stores && stores[0]) {
                 log_info("%s: what is fetched is not kept", e->message);
-                r = open_none(&s, e);
+                r = open_none("/(none)", 0, &s, e);
+        } else if (is_full(r)) {
+                int refused = -r;
+
+                log_info("%s", e->message);
+                r = directory ? 0 : store_default_path(&standard, e);
+                if (r == 0)
+                        r = open_none(directory ? directory : standard, refused, &s, e);
         }
         for (size_t k = 0; r == 0 && stores && stores[k]; k++)
                 r = store_add(s, stores[k], e);
@@ -130,6 +144,11 @@ void store_clear_lowers(struct store *s)
         free(s->lowers);
         s->lowers = NULL;
         s->lower_count = 0;
+}
+
+bool store_has_no_room(const struct store *s)
+{
+        return is_full(-s->refused);
 }
 
 struct store *store_at(struct store *s, size_t k)

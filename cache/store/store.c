@@ -55,7 +55,7 @@ static int below_home(char **ret, struct error *e)
         return *ret ? 0 : error_oom(e);
 }
 
-static int default_path(char **ret, struct error *e)
+int store_default_path(char **ret, struct error *e)
 {
         const char *directory = environment("REGFS_CACHE_DIR");
 
@@ -116,8 +116,16 @@ static int make_layout(struct store *s, struct error *e)
                 return 0;
         }
         for (size_t k = 0; k < ELEMENTSOF(names); k++) {
-                if (mkdirat(s->fd, names[k], 0700) < 0 && errno != EEXIST)
-                        return error_errno(e, errno, "store %s: directory %s", s->path, names[k]);
+                int r = mkdirat(s->fd, names[k], 0700) < 0 ? -errno : 0;
+
+                if (r == 0 || r == -EEXIST)
+                        continue;
+                if (!store_is_at_fault(r))
+                        return error_errno(e, -r, "store %s: directory %s", s->path, names[k]);
+                log_info("store %s: directory %s: %s", s->path, names[k], strerrordesc_np(-r));
+                s->read_only = true;
+                s->refused = -r;
+                return 0;
         }
         return 0;
 }
@@ -171,7 +179,7 @@ int store_open(const char *directory, struct store **ret, struct error *e)
         mutex_init(&s->lock);
         evictor_init(s);
         if (!directory)
-                r = default_path(&s->path, e);
+                r = store_default_path(&s->path, e);
         else if (!*directory)
                 r = error_set(e, ERROR_USAGE, EINVAL, "the store's directory has an empty name");
         else if (!(s->path = strdup(directory)))
@@ -267,7 +275,7 @@ int store_draft_name(const char *what, char *out, struct error *e)
 
 int store_check_writable(const struct store *s, struct error *e)
 {
-        return s->read_only ? error_errno(e, EROFS, "store %s", s->path) : 0;
+        return s->read_only ? error_errno(e, s->refused ? s->refused : EROFS, "store %s", s->path) : 0;
 }
 
 void store_draft_claim(struct store *s, int fd)
@@ -385,11 +393,16 @@ int store_draft_move(struct store_draft *d, const char *to, struct error *e)
 int store_draft_publish_image(struct store_draft *d, const char *key, struct error *e)
 {
         char path[STORE_PATH_MAX];
+        int r;
 
         if (!store_name_is_valid(key, KEY_MAX))
                 return error_set(e, ERROR_OTHER, EINVAL, "\"%.100s\" is no key of an image index", key);
         snprintf(path, sizeof(path), "images/%s", key);
-        return store_draft_move(d, path, e);
+        r = d->place == DRAFT_INSIDE ? store_draft_move(d, path, e) : 0;
+        if (r < 0 && (!store_is_at_fault(r) || store_forgo(d->store, r, e) < 0))
+                return r;
+        store_draft_clear(d);
+        return 0;
 }
 
 int store_image_open(struct store *s, const char *key)

@@ -42,12 +42,15 @@ struct store {
         char *path;
         int fd;
         bool read_only;
+        int refused;           /* why it is: errno, or 0: it was when it was opened */
+        bool keeps_all;        /* what it cannot take is an error */
+        atomic_bool told;      /* what becomes of that */
         bool lower;            /* one of another store's `lowers` */
         uid_t owner;           /* of the directory */
         struct store **lowers; /* what was added, in that order; fixed before threads use the store */
         size_t lower_count;
         struct mutex lock; /* of what follows */
-        /* What a read-only store could not take: path → descriptor + 1; or NULL. */
+        /* What it could not take: path → descriptor + 1; or NULL. */
         struct map *unnamed GUARDED_BY(lock);
         atomic_int_fast64_t room; /* bytes that may be written before the disk is asked again */
         atomic_bool full;         /* said so once */
@@ -64,6 +67,9 @@ struct store {
 
 /* ---- names (store.c) ---- */
 
+/* Where the store is by default. */
+int store_default_path(char **ret, struct error *e);
+
 /* Longest path below the store's directory, with its NUL. */
 #define STORE_PATH_MAX 512
 
@@ -79,7 +85,7 @@ int store_layer_path(const struct digest *layer, const char *kind, const char *f
 /* Fills OUT (64 bytes) with a name below tmp/ that nobody else uses: "tmp/<what>-<random>". */
 int store_draft_name(const char *what, char *out, struct error *e);
 
-/* 0, or -EROFS with E. */
+/* 0; for a read-only store the reason with E: -EROFS, mostly. */
 int store_check_writable(const struct store *s, struct error *e);
 
 /* Keeps others from removing a leftover that is none: the lock ends with FD, however this process ends. */
@@ -118,13 +124,24 @@ int store_check_file(const struct store *s, int fd, const char *path);
 /* Opens the file at PATH of S alone, for reading, and checks it. A descriptor, or -errno. */
 int store_open_file(const struct store *s, const char *path);
 
-/* ---- what a read-only store could not take (unnamed.c) ---- */
+/* ---- what it could not take (outside.c, unnamed.c) ---- */
 
-/* PATH is the file that FD would have become: it is found as long as S is open. FD stays the caller's. */
+/* True for R where a place could not be written: as opposed to what was to be written, and to this process. */
+bool store_is_at_fault(int r);
+
+/* The log hears of the first R. */
+void store_tell_refusal(struct store *s, int r);
+
+/* True for a file that lies in memory: a memfd, or one on a tmpfs. */
+bool store_is_in_memory(int fd);
+
+/* PATH is the file that FD would have become: it is found as long as S is open. FD stays the caller's. Returns 0,
+ * -ENOMEM, or -ENOSPC where those in memory have more than STORE_OUTSIDE_MAX bytes together. */
 int store_unnamed_put(struct store *s, const char *path, int fd);
 
 /* A descriptor of its own, or -ENOENT. */
 int store_unnamed_get(struct store *s, const char *path);
+void store_unnamed_remove(struct store *s, const char *path);
 void store_unnamed_clear(struct store *s);
 
 /* ---- content in other stores (lower.c) ---- */
@@ -218,7 +235,8 @@ struct content {
         const struct chunk_table *table;
         char *name; /* "sha256:… plain", for the log */
         int fd, map_fd;
-        int denied; /* why nothing can be written here: -errno, or 0 */
+        int denied;         /* why nothing can be written here: -errno, or 0 */
+        atomic_int refused; /* why a chunk could not be written, last: -errno, or 0 */
         void *map;
         size_t map_size;
         _Atomic uint64_t *words; /* NULL: there is no map and every chunk is absent */

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* A read-only store works: what it lacks is made for this process alone, in files without a name. */
+/* What a store could not take, and this process made for itself alone, in files without a name. */
 
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "regfs/map.h"
 #include "store_internal.h"
@@ -24,6 +25,27 @@ static void close_value(void *value)
         close(to_fd(value));
 }
 
+/* Of memory. */
+static uint64_t size_of(int fd)
+{
+        struct stat st;
+
+        return store_is_in_memory(fd) && fstat(fd, &st) == 0 ? (uint64_t) st.st_size : 0;
+}
+
+/* Of all of them. */
+static uint64_t total_size(const struct map *m)
+{
+        const void *key;
+        uint64_t sum = 0;
+        size_t cursor = 0, n;
+        void *value;
+
+        while (map_next(m, &cursor, &key, &n, &value))
+                sum += size_of(to_fd(value));
+        return sum;
+}
+
 int store_unnamed_put(struct store *s, const char *path, int fd)
 {
         int own = fcntl(fd, F_DUPFD_CLOEXEC, 0), r = 0;
@@ -34,7 +56,12 @@ int store_unnamed_put(struct store *s, const char *path, int fd)
         mutex_lock(&s->lock);
         if (!s->unnamed)
                 s->unnamed = map_new();
-        r = s->unnamed ? map_put(s->unnamed, path, strlen(path), to_value(own), &before) : -ENOMEM;
+        if (!s->unnamed)
+                r = -ENOMEM;
+        else if (total_size(s->unnamed) + size_of(own) > STORE_OUTSIDE_MAX)
+                r = -ENOSPC;
+        else
+                r = map_put(s->unnamed, path, strlen(path), to_value(own), &before);
         mutex_unlock(&s->lock);
         if (r < 0)
                 close(own);
@@ -58,6 +85,18 @@ int store_unnamed_get(struct store *s, const char *path)
         }
         mutex_unlock(&s->lock);
         return fd;
+}
+
+void store_unnamed_remove(struct store *s, const char *path)
+{
+        void *value = NULL;
+
+        mutex_lock(&s->lock);
+        if (s->unnamed)
+                value = map_remove(s->unnamed, path, strlen(path));
+        mutex_unlock(&s->lock);
+        if (value)
+                close_value(value);
 }
 
 void store_unnamed_clear(struct store *s)

@@ -93,6 +93,8 @@ static uint64_t rights_of(enum sandbox_access access, const char *path)
                 return READ_RIGHTS;
         case SANDBOX_WRITE:
                 return READ_RIGHTS | CHANGE_RIGHTS;
+        case SANDBOX_MAKE:
+                return LANDLOCK_ACCESS_FS_MAKE_DIR;
         case SANDBOX_SPOOL:
                 break;
         }

@@ -28,7 +28,7 @@ static const char allowed[] =
         "read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 lseek _llseek close "
         "close_range dup dup2 dup3 pipe pipe2 splice tee vmsplice sendfile sendfile64 copy_file_range fcntl "
         "fcntl64 flock fstat fstat64 fstatfs fstatfs64 ftruncate ftruncate64 fallocate fsync fdatasync "
-        "sync_file_range fadvise64 fadvise64_64 getdents64 fchmod "
+        "sync_file_range fadvise64 fadvise64_64 getdents64 fchmod memfd_create "
         /* what Landlock rules over */
         "open openat stat stat64 lstat lstat64 newfstatat fstatat64 statx statfs statfs64 access faccessat "
         "faccessat2 readlink readlinkat getcwd chdir mkdir mkdirat rmdir unlink unlinkat rename renameat "

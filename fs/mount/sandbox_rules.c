@@ -47,6 +47,19 @@ static bool is_reference(const char *index)
         return index && !str_eq(index, "auto") && !str_eq(index, "none") && !str_eq(index, "referrers");
 }
 
+/* A store that could not be made for want of room is to meet the same error again. */
+static int allow_making(struct sandbox *s, const char *path, struct error *e)
+{
+        _cleanup_free_ char *above = strdup(path);
+        char *slash;
+
+        if (!above)
+                return error_oom(e);
+        while (access(above, F_OK) < 0 && (slash = strrchr(above, '/')) && slash > above)
+                *slash = '\0';
+        return sandbox_allow(s, above, SANDBOX_MAKE, e);
+}
+
 /* Opening makes what is missing: a rule is for what there is. */
 static int allow_store(struct sandbox *s, const struct regfs_options *o, struct error *e)
 {
@@ -54,6 +67,8 @@ static int allow_store(struct sandbox *s, const struct regfs_options *o, struct 
         const struct store *one;
         int r = store_open_all(o->cache_dir, o->stores, &store, e);
 
+        if (r == 0 && store_has_no_room(store))
+                r = allow_making(s, store_path(store), e);
         for (size_t k = 0; r == 0 && (one = store_at(store, k)); k++)
                 r = sandbox_allow(s, store_path(one), k == 0 ? SANDBOX_WRITE : SANDBOX_READ, e);
         return r;

@@ -86,10 +86,22 @@ static int take_chunk_type(struct toc_parser *p, const char *text, size_t n)
         return p->at.zeros || n == 0 ? 1 : parser_refuse(p, "an unknown chunkType");
 }
 
+/* Files that were made together have one time: mostly it is that of the entry before. */
 static int take_time(struct toc_parser *p, const char *text, size_t n)
 {
-        if (toc_time_parse(text, n, &p->at.mtime, &p->at.mtime_nsec) < 0)
-                return parser_refuse(p, "modtime: no time of RFC 3339");
+        struct known_time *known = &p->known_time;
+
+        if (n != known->length || memcmp(text, known->text, n) != 0) {
+                known->length = 0;
+                if (toc_time_parse(text, n, &known->seconds, &known->nanoseconds) < 0)
+                        return parser_refuse(p, "modtime: no time of RFC 3339");
+                if (n <= sizeof(known->text)) {
+                        memcpy(known->text, text, n);
+                        known->length = n;
+                }
+        }
+        p->at.mtime = known->seconds;
+        p->at.mtime_nsec = known->nanoseconds;
         return 1;
 }
 
@@ -133,27 +145,28 @@ static const struct member document_members[] = {
         { NAME("entries"), .opens = '[' },
 };
 
-/* Owners' names are ignored, and so are times other than the last modification. */
+/* In the order in which most writers have them. Owners' names are ignored, and so are times other than the last
+ * modification. */
 static const struct member entry_members[] = {
         { NAME("name"), .text = take_name },
         { NAME("type"), .text = take_type },
-        { NAME("linkName"), .text = take_link },
-        { NAME("modtime"), .text = take_time },
-        { NAME("digest"), .text = take_digest },
-        { NAME("chunkDigest"), .text = take_chunk_digest },
-        { NAME("chunkType"), .text = take_chunk_type },
-        { NAME("xattrs"), .opens = '{' },
         NUMBER("size", size, INT64_MAX),
+        { NAME("modtime"), .text = take_time },
+        { NAME("linkName"), .text = take_link },
         NUMBER("mode", mode, UINT32_MAX),
         NUMBER("uid", uid, UINT32_MAX),
         NUMBER("gid", gid, UINT32_MAX),
+        NUMBER("offset", offset, INT64_MAX),
+        NUMBER("innerOffset", inner_offset, INT64_MAX),
+        NUMBER("endOffset", end_offset, INT64_MAX),
         NUMBER("devMajor", major, 0xfff), /* those of dev_t, as in tar.h */
         NUMBER("devMinor", minor, 0xfffff),
-        NUMBER("offset", offset, INT64_MAX),
-        NUMBER("endOffset", end_offset, INT64_MAX),
-        NUMBER("innerOffset", inner_offset, INT64_MAX),
+        { NAME("xattrs"), .opens = '{' },
+        { NAME("digest"), .text = take_digest },
         NUMBER("chunkOffset", chunk_offset, INT64_MAX),
         NUMBER("chunkSize", chunk_size, INT64_MAX),
+        { NAME("chunkDigest"), .text = take_chunk_digest },
+        { NAME("chunkType"), .text = take_chunk_type },
 };
 
 _Static_assert(ELEMENTSOF(entry_members) <= 32, "entry_seen has a bit for each");
@@ -168,17 +181,19 @@ static int check_case(struct toc_parser *p, const struct member *table, size_t c
         return 1;
 }
 
-/* What of TABLE the key names: sets p->member, NULL for what is unknown. */
-static int find_member(struct toc_parser *p, const struct member *table, size_t count, uint32_t *seen, const char *key,
-                       size_t n)
+/* What of TABLE the key names: sets p->member, NULL for what is unknown. Looks from *NEXT on, where the key is that
+ * follows the one before in the order of the table. */
+static int find_member(struct toc_parser *p, const struct member *table, size_t count, uint32_t *seen, size_t *next,
+                       const char *key, size_t n)
 {
         p->member = NULL;
-        for (size_t k = 0; k < count; k++) {
+        for (size_t looked = 0, k = *next; looked < count; looked++, k = k + 1 < count ? k + 1 : 0) {
                 if (n != table[k].length || memcmp(key, table[k].name, n) != 0)
                         continue;
                 if (*seen & 1u << k)
                         return parser_refuse(p, "%s twice", table[k].name);
                 *seen |= 1u << k;
+                *next = k + 1 < count ? k + 1 : 0;
                 p->member = &table[k];
                 return 1;
         }
@@ -187,12 +202,14 @@ static int find_member(struct toc_parser *p, const struct member *table, size_t 
 
 int parser_document_key(struct toc_parser *p, const char *key, size_t n)
 {
-        return find_member(p, document_members, ELEMENTSOF(document_members), &p->document_seen, key, n);
+        size_t next = 0;
+
+        return find_member(p, document_members, ELEMENTSOF(document_members), &p->document_seen, &next, key, n);
 }
 
 int parser_entry_key(struct toc_parser *p, const char *key, size_t n)
 {
-        return find_member(p, entry_members, ELEMENTSOF(entry_members), &p->entry_seen, key, n);
+        return find_member(p, entry_members, ELEMENTSOF(entry_members), &p->entry_seen, &p->next_member, key, n);
 }
 
 int parser_check_document(struct toc_parser *p)
@@ -294,6 +311,7 @@ void parser_begin_entry(struct toc_parser *p)
         p->at = (struct toc_entry) { .name = p->name, .link = p->link };
         p->name[0] = p->link[0] = '\0';
         p->entry_seen = 0;
+        p->next_member = 0;
         p->xattr_count = 0;
         p->xattr_bytes.len = 0;
 }

@@ -44,6 +44,14 @@ struct member {
         char opens; /* '[' or '{': the value is looked into */
 };
 
+/* What the last text that was a time says; its length is 0 when it is not kept. */
+struct known_time {
+        char text[40];
+        size_t length;
+        int64_t seconds;
+        uint32_t nanoseconds;
+};
+
 struct toc_parser {
         toc_entry_fn *entry;
         void *context;
@@ -60,9 +68,11 @@ struct toc_parser {
         unsigned unknown;                   /* levels of what is passed over */
         const struct member *member;        /* whose value comes next; NULL: it is passed over */
         uint32_t document_seen, entry_seen; /* members, by index */
+        size_t next_member;                 /* of the entry, if it has all of them in their order */
 
         uint64_t count; /* of entries, the one at hand included */
         struct toc_entry at;
+        struct known_time known_time;
         char name[ITABLE_PATH_MAX + 1];
         char link[ITABLE_PATH_MAX + 1];
         struct buf xattr_bytes;

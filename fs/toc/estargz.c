@@ -7,9 +7,9 @@
  * 46 bytes has "STARGZEXTERNALTOC" instead: the same gzip'd tar with the table is a blob of an image of its own. */
 
 #include <sys/stat.h>
-#include <zlib.h>
 
 #include "embedded_internal.h"
+#include "regfs/codec.h"
 #include "regfs/tar.h"
 #include "regfs/text.h"
 
@@ -23,7 +23,6 @@
 #define EXTERNAL_MAGIC "STARGZEXTERNALTOC"
 
 #define TABLE_NAME "stargz.index.json"
-#define PIECE (64 * KIB)
 
 /* ---- the footer ---- */
 
@@ -111,14 +110,11 @@ int estargz_footer(const uint8_t *tail, size_t n, uint64_t size, struct toc_plac
 struct toc_decoder {
         toc_output_fn *output;
         void *context;
-        z_stream gzip;
-        bool gzip_open;
-        bool gzip_ended;
+        struct scan *gzip;
         struct tar_scanner *tar;
         uint64_t position; /* in the tar: of the next byte out of gzip */
         bool found;        /* the table's entry, whose data is [begin, end) of the tar */
         uint64_t begin, end;
-        uint8_t piece[PIECE];
 };
 
 static int on_entry(void *context, const struct layer_entry *entry, _unused_ struct error *e)
@@ -133,12 +129,43 @@ static int on_entry(void *context, const struct layer_entry *entry, _unused_ str
         return 0;
 }
 
+static bool is_complete(const struct toc_decoder *d)
+{
+        return d->found && d->position >= d->end;
+}
+
+/* The next N bytes of the tar. What is wrong with it behind the table is not found when it comes in a piece of its own,
+ * so it does not count here either. */
+static int on_tar(void *context, const uint8_t *data, size_t n, struct error *e)
+{
+        struct toc_decoder *d = context;
+        uint64_t from, to;
+        int r;
+
+        if (is_complete(d))
+                return 0;
+        r = tar_scanner_feed(d->tar, data, n, e);
+        if (r < 0 && !(d->found && d->end <= d->position + n))
+                return r;
+        r = 0;
+        from = MAX(d->position, d->begin);
+        to = MIN(d->position + n, d->end);
+        if (d->found && from < to)
+                r = d->output(d->context, data + (from - d->position), (size_t) (to - from), e);
+        d->position += n;
+        return r;
+}
+
+static int on_boundary(_unused_ void *context, _unused_ const struct scan_boundary *boundary, _unused_ struct error *e)
+{
+        return 0;
+}
+
 static void estargz_close(struct toc_decoder *d)
 {
         if (!d)
                 return;
-        if (d->gzip_open)
-                inflateEnd(&d->gzip);
+        scan_free(d->gzip);
         tar_scanner_free(d->tar);
         free(d);
 }
@@ -147,68 +174,31 @@ DEFINE_CLEANUP(struct toc_decoder *, estargz_close)
 static int estargz_open(toc_output_fn *output, void *context, struct toc_decoder **ret, struct error *e)
 {
         _cleanup_(estargz_close_ptr) struct toc_decoder *d = calloc(1, sizeof(*d));
-
-        if (!d || tar_scanner_new(on_entry, d, &d->tar) < 0 || inflateInit2(&d->gzip, MAX_WBITS + 16) != Z_OK)
-                return error_oom(e);
-        d->gzip_open = true;
-        d->output = output;
-        d->context = context;
-        *ret = steal_ptr(d);
-        return 0;
-}
-
-static bool is_complete(const struct toc_decoder *d)
-{
-        return d->found && d->position >= d->end;
-}
-
-/* N bytes of the tar are in d->piece. What is wrong behind the table is not found when it comes in a piece of its own,
- * so it does not count here either. */
-static int pass_tar(struct toc_decoder *d, size_t n, struct error *e)
-{
-        uint64_t from, to;
+        struct scan_sink sink = { .output = on_tar, .boundary = on_boundary, .context = d };
         int r;
 
-        r = tar_scanner_feed(d->tar, d->piece, n, e);
-        if (r < 0 && !(d->found && d->end <= d->position + n))
-                return r;
-        r = 0;
-        from = MAX(d->position, d->begin);
-        to = MIN(d->position + n, d->end);
-        if (d->found && from < to)
-                r = d->output(d->context, d->piece + (from - d->position), (size_t) (to - from), e);
-        d->position += n;
+        if (!d || tar_scanner_new(on_entry, d, &d->tar) < 0)
+                return error_oom(e);
+        d->output = output;
+        d->context = context;
+        r = scan_new(COMPRESSION_GZIP, &sink, &d->gzip, e);
+        if (r == 0)
+                *ret = steal_ptr(d);
         return r;
 }
 
-/* Behind the table come its padding and the member's trailer, so the input never ends before the table does. */
 static int estargz_feed(struct toc_decoder *d, const uint8_t *data, size_t n, struct error *e)
 {
-        d->gzip.next_in = (Bytef *) data;
-        d->gzip.avail_in = (uInt) n;
-        while (d->gzip.avail_in > 0 && !d->gzip_ended && !is_complete(d)) {
-                int status, r;
-
-                d->gzip.next_out = d->piece;
-                d->gzip.avail_out = PIECE;
-                status = inflate(&d->gzip, Z_NO_FLUSH);
-                if (status == Z_MEM_ERROR)
-                        return error_oom(e);
-                d->gzip_ended = status == Z_STREAM_END;
-                r = pass_tar(d, PIECE - d->gzip.avail_out, e);
-                if (r < 0)
-                        return r;
-                if (status != Z_OK && status != Z_STREAM_END && !is_complete(d))
-                        return error_set(e, ERROR_BAD_DATA, EBADMSG, "gzip: %s",
-                                         d->gzip.msg ? d->gzip.msg : "damaged stream");
-        }
-        return 0;
+        return scan_feed(d->gzip, data, n, e);
 }
 
 static int estargz_finish(struct toc_decoder *d, struct error *e)
 {
-        if (is_complete(d))
-                return 0;
+        uint64_t size;
+        int r = scan_finish(d->gzip, &size, e);
+
+        if (r < 0 || is_complete(d))
+                return r;
         if (!d->found)
                 return error_set(e, ERROR_BAD_DATA, EBADMSG, "there is no " TABLE_NAME " in %ju bytes of tar",
                                  (uintmax_t) d->position);

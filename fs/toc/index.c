@@ -10,6 +10,9 @@
 #include "regfs/tar.h"
 #include "regfs/toc.h"
 
+/* So many bytes of the blob are worth telling those who wait. */
+#define TELL_STEP (1 * MIB)
+
 /* One pass: bytes go from the blob through `scan`, and what comes out of it to tar scanner, draft and rows. */
 struct pass {
         const struct index_options *options;
@@ -23,6 +26,7 @@ struct pass {
         enum compression compression;
         uint64_t content_free, content_max; /* what it may decode to: any layer, and this one */
         uint64_t content;
+        uint64_t told;
 };
 
 static void pass_clear(struct pass *p)
@@ -142,9 +146,15 @@ static int on_piece(void *context, uint64_t offset, const uint8_t *data, size_t 
         struct pass *p = context;
         int r = feed(p, offset, data, n, e);
 
-        if (r == 0 && p->options->progress)
+        if (r < 0)
+                return r;
+        if (p->options->progress)
                 atomic_store(p->options->progress, offset + n);
-        return r;
+        if (p->options->turn && offset + n - p->told >= TELL_STEP) {
+                p->told = offset + n;
+                store_turn_tell(p->options->turn, p->told);
+        }
+        return 0;
 }
 
 static int stream(struct pass *p, struct error *e)
@@ -196,7 +206,11 @@ static int write_toc(struct pass *p, uint64_t content_size, struct error *e)
                 return r;
         itable_builder_view(builder, &itable);
         index_rows_view(p->rows, content_size, p->options->blob->size, &chunks);
-        return toc_write(layer_draft_toc_fd(p->draft), &itable, &chunks, &p->options->blob->digest, p->compression, e);
+        do
+                r = toc_write(layer_draft_toc_fd(p->draft), &itable, &chunks, &p->options->blob->digest, p->compression,
+                              e);
+        while (r < 0 && layer_draft_move_out(p->draft, r, e));
+        return r;
 }
 
 /* The digest comes first: whatever else is wrong with bytes that are not the layer's says nothing about the layer. */

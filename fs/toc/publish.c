@@ -39,8 +39,11 @@ struct toc_draft *toc_draft_free(struct toc_draft *d)
 /* No content is appended, so every chunk is published as absent. */
 int toc_draft_chunks(struct toc_draft *d, const struct chunk *chunks, size_t count, struct error *e)
 {
-        int r = toc_write_chunks(layer_draft_toc_fd(d->draft), d->chunk_count, chunks, count, e);
+        int r;
 
+        do
+                r = toc_write_chunks(layer_draft_toc_fd(d->draft), d->chunk_count, chunks, count, e);
+        while (r < 0 && layer_draft_move_out(d->draft, r, e));
         for (size_t k = 0; r == 0 && k < count; k++)
                 r = layer_draft_chunk(d->draft, chunks[k].content_offset, chunks[k].content_length, 0, e);
         d->chunk_count += count;
@@ -64,7 +67,9 @@ int toc_draft_publish(struct toc_draft *d, struct layer_tree *tree, const struct
         if (r < 0)
                 return r;
         itable_builder_view(builder, &itable);
-        r = toc_write(layer_draft_toc_fd(d->draft), &itable, &chunks, &d->layer, compression, e);
+        do
+                r = toc_write(layer_draft_toc_fd(d->draft), &itable, &chunks, &d->layer, compression, e);
+        while (r < 0 && layer_draft_move_out(d->draft, r, e));
         return r < 0 ? r : layer_draft_publish(d->draft, e);
 }
 

@@ -7,12 +7,13 @@
 
 #include "region.h"
 
-#define REGION_FIRST (64 * KIB)
-#define SLOTS_FIRST 1024u
+/* What is not touched costs nothing, and what has to grow costs all threads: they have one address space. */
+#define REGION_FIRST (1 * MIB)
+#define SLOTS_FIRST 4096u
 
-static void *map_memory(size_t n)
+static void *map_memory(size_t n, int flags)
 {
-        void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
 
         return p == MAP_FAILED ? NULL : p;
 }
@@ -26,7 +27,7 @@ static int region_grow(struct region *r, size_t n)
                 return -ENOMEM;
         while (size < need)
                 size *= 2;
-        p = r->data ? mremap(r->data, r->mapped, size, MREMAP_MAYMOVE) : map_memory(size);
+        p = r->data ? mremap(r->data, r->mapped, size, MREMAP_MAYMOVE) : map_memory(size, 0);
         if (!p || p == MAP_FAILED)
                 return -ENOMEM;
         r->data = p;
@@ -91,7 +92,9 @@ int slots_reserve(struct slots *s)
         } else {
                 bigger.mask = s->mask * 2 + 1;
         }
-        bigger.cells = map_memory(slots_bytes(&bigger));
+        /* All of it will be used, in no order. A page that is read before it is written is mapped twice, and the second
+         * time every processor that this process runs on is told. */
+        bigger.cells = map_memory(slots_bytes(&bigger), MAP_POPULATE);
         if (!bigger.cells)
                 return -ENOMEM;
         for (size_t i = 0; s->cells && i <= s->mask; i++)

@@ -16,6 +16,9 @@ struct image;
 
 int image_open(const char *reference, const struct regfs_options *options, struct image **ret, struct error *e);
 
+/* The same for those who fill the store: what it cannot take is an error. */
+int image_open_to_keep(const char *reference, const struct regfs_options *options, struct image **ret, struct error *e);
+
 /* Waits for flights under way. No read may be pending. NULL is legal. */
 struct image *image_close(struct image *i);
 DEFINE_CLEANUP(struct image *, image_close)
@@ -30,7 +33,7 @@ enum index_origin {
 };
 
 /* Opens an image by tables that its layers carry and by TOCs that regfs makes of them itself: what `regfs index` is
- * for. With OPTIONS->index "none", by the latter alone. */
+ * for. With OPTIONS->index "none", by the latter alone. What the store cannot take is an error. */
 int image_open_for_index(const char *reference, const struct regfs_options *options, struct image **ret,
                          struct error *e);
 

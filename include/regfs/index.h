@@ -24,6 +24,7 @@ struct index_options {
         struct store *store;
         uint64_t timeout_ms;            /* without progress */
         atomic_uint_fast64_t *progress; /* blob bytes done so far, for a progress bar; or NULL */
+        struct store_turn *turn;        /* is told the same, for those who wait for it; or NULL */
         atomic_bool *cancel;            /* ends the pass with -ECANCELED when set; or NULL */
         uint64_t content_free;          /* 0: INDEX_CONTENT_FREE */
 };

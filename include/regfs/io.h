@@ -16,6 +16,9 @@ int pread_full(int fd, void *data, size_t n, uint64_t offset);
 int write_full(int fd, const void *data, size_t n);
 int pwrite_full(int fd, const void *data, size_t n, uint64_t offset);
 
+/* The first SIZE bytes of FROM, to the same place in TO. */
+int copy_full(int from, int to, uint64_t size);
+
 /* Appends the whole file to *B; -EFBIG past MAX bytes. AT may be AT_FDCWD. E names the path. */
 int file_read(int at, const char *path, size_t max, struct buf *b, struct error *e);
 

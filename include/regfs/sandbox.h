@@ -22,6 +22,7 @@ struct sandbox;
 enum sandbox_access {
         SANDBOX_READ,  /* files, and directories below */
         SANDBOX_WRITE, /* and make, change and remove them */
+        SANDBOX_MAKE,  /* make directories below */
         SANDBOX_SPOOL, /* files without a name in a directory; where its filesystem has no such thing, with one */
 };
 

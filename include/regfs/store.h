@@ -36,7 +36,7 @@ struct store;
 
 /* Opens, and creates where missing, the store at DIRECTORY (NULL: the default of design.md), mode 0700. A store
  * directory that belongs to another user or is writable by others is refused. A read-only one is used as it is:
- * every write then returns -EROFS. */
+ * every write then returns -EROFS. So is one that has no room for its own directories: then it is -ENOSPC. */
 int store_open(const char *directory, struct store **ret, struct error *e);
 struct store *store_close(struct store *s);
 DEFINE_CLEANUP(struct store *, store_close)
@@ -49,8 +49,12 @@ const char *store_path(const struct store *s);
 int store_add(struct store *s, const char *directory, struct error *e);
 
 /* As store_open, with all of STORES (NULL-terminated; or NULL) added. Where DIRECTORY can't be had because its place is
- * read-only or not to be entered, the first of STORES stands in its place. */
+ * read-only or not to be entered, the first of STORES stands in its place. Where its disk is full, nothing does: the
+ * store is empty and takes nothing. */
 int store_open_all(const char *directory, const char *const *stores, struct store **ret, struct error *e);
+
+/* True where S, or one of its own directories, could not be made because its disk is full. */
+bool store_has_no_room(const struct store *s);
 
 /* S itself (K = 0) and those that were added; NULL behind the last. */
 struct store *store_at(struct store *s, size_t k);
@@ -68,6 +72,23 @@ uid_t store_owner(const struct store *s);
  * default there is no limit. For a moment there may be more: 1/32 of the limit, but 8 MiB at least and 256 MiB at
  * most; from there on what is read is not kept. */
 void store_set_limit(struct store *s, uint64_t bytes);
+
+/* ---- what a store cannot take ----
+ *
+ * A full disk, a quota, a disk that fails, a directory that can't be written any more: that costs speed. What the
+ * caller has in memory anyway is not kept (store_forgo). A file that is used where it lies, such as a TOC or an image
+ * index, goes on outside of the store, without a name: in the temporary directory where that is on another filesystem
+ * and has room, else in memory, where STORE_OUTSIDE_MAX is the most that TOCs of one store take. The log says so
+ * once. */
+
+#define STORE_OUTSIDE_MAX (1 * GIB)
+
+/* For those whose purpose is to fill S: from now on what it cannot take is an error that names S and the cause. A store
+ * that was read-only when it was opened goes on as it is. */
+void store_keep_all(struct store *s);
+
+/* R, with E, is why S did not take something. 0: it is done without, the log has it. R where S is to keep all. */
+int store_forgo(struct store *s, int r, const struct error *e);
 
 /* FD is a file of the store that is used now: it is not the next to be taken away. */
 void store_touch(struct store *s, int fd);
@@ -90,11 +111,18 @@ int store_ref_put(struct store *s, const char *name, const struct digest *digest
 /* An image index by key, of S alone, read-only: a descriptor, or -ENOENT. */
 int store_image_open(struct store *s, const char *key);
 
-/* A file being written below tmp/: write to fd, then publish or drop. */
+enum draft_place {
+        DRAFT_INSIDE,
+        DRAFT_TEMPORARY, /* a file without a name in the temporary directory */
+        DRAFT_MEMORY,
+};
+
+/* A file being written below tmp/, or outside: write to fd, then publish or drop. */
 struct store_draft {
         struct store *store;
         int fd;
-        char name[64];
+        enum draft_place place;
+        char name[64]; /* "" for one that has none */
 };
 #define STORE_DRAFT_INIT \
         {                \
@@ -102,7 +130,26 @@ struct store_draft {
         }
 
 int store_draft_new(struct store *s, struct store_draft *ret, struct error *e);
-/* Renames it to images/<key>. An existing one is replaced. */
+
+/* As store_draft_new, but outside where S cannot take it. */
+int store_draft_begin(struct store *s, struct store_draft *ret, struct error *e);
+
+/* A file outside, for this process alone from the start; S tells where not to put it. */
+int store_draft_outside(struct store *s, struct store_draft *ret, struct error *e);
+
+/* Writing D (or reading it back) has failed with R, E. True when that was its place's fault and it lies elsewhere now,
+ * with all that was written of it and under the same number: E is empty again, and what failed is to be written once
+ * more:
+ *
+ *         do
+ *                 r = toc_write(d.fd, …, e);
+ *         while (r < 0 && store_draft_move_out(&d, r, e));
+ *
+ * False: R stands. */
+bool store_draft_move_out(struct store_draft *d, int r, struct error *e);
+
+/* Renames it to images/<key>. An existing one is replaced. One that the store cannot take is dropped: whoever has it
+ * open may go on using it. */
 int store_draft_publish_image(struct store_draft *d, const char *key, struct error *e);
 /* Removes what was not published. Legal on an empty one. */
 void store_draft_clear(struct store_draft *d);
@@ -149,9 +196,8 @@ bool patience_left(struct patience *p, uint64_t progress, uint64_t *ret_pause_ms
 int store_layer_toc(struct store *s, const struct digest *layer, const char *kind);
 int store_layer_toc_here(struct store *s, const struct digest *layer, const char *kind);
 
-/* A layer being indexed: a directory below tmp/ that is published whole or not at all. Used by one thread. In a
- * read-only store, its TOC is an unnamed temporary file instead, which S finds until it is closed, and its content is not
- * kept. */
+/* A layer being indexed: a directory below tmp/ that is published whole or not at all. Used by one thread. Where the
+ * store cannot take it, its TOC lies outside, where S finds it until it is closed, and its content is not kept. */
 struct layer_draft;
 
 int layer_draft_new(struct store *s, const struct digest *layer, const char *kind, struct layer_draft **ret,
@@ -161,8 +207,11 @@ int layer_draft_new(struct store *s, const struct digest *layer, const char *kin
 struct layer_draft *layer_draft_free(struct layer_draft *d);
 DEFINE_CLEANUP(struct layer_draft *, layer_draft_free)
 
-/* Where the TOC is to be written. */
+/* Where the TOC is to be written, and what is to be done when that fails: as store_draft_move_out. Content is the first
+ * thing to make room. */
 int layer_draft_toc_fd(struct layer_draft *d);
+struct store_draft *layer_draft_toc(struct layer_draft *d);
+bool layer_draft_move_out(struct layer_draft *d, int r, struct error *e);
 
 /* Appends decoded content in stream order; all-zero 4 KiB blocks become holes. Each call is at least one write:
  * pieces of 64 KiB and more are best. Once a write fails or only 5 % of the disk are left, content is no longer kept
@@ -173,8 +222,8 @@ int layer_draft_append(struct layer_draft *d, const void *data, size_t n, struct
  * A chunk whose bytes were not all appended is published as absent. */
 int layer_draft_chunk(struct layer_draft *d, uint64_t content_offset, uint32_t length, uint64_t hash, struct error *e);
 
-/* Writes the map, fsyncs the TOC if content came with it, renames. When somebody else has published the same layer meanwhile, theirs stays
- * and this still succeeds; a directory without a TOC is a leftover and is replaced. */
+/* Writes the map, fsyncs the TOC if content came with it, renames. When somebody else has published the same layer
+ * meanwhile, theirs stays and this still succeeds; a directory without a TOC is a leftover and is replaced. */
 int layer_draft_publish(struct layer_draft *d, struct error *e);
 
 /* Removes a layer's directory (its TOC turned out damaged or of another version): the next open indexes it afresh. */
@@ -203,6 +252,10 @@ DEFINE_CLEANUP(struct content *, content_close)
 
 /* False when it is known that no chunk can be stored: a read-only store, a directory that cannot be written. */
 bool content_keeps(const struct content *c);
+
+/* Content was not kept: sets E with the store, the layer and what was last in the way of it. Returns -EROFS when it is
+ * that no chunk can be stored, else -ENOSPC. */
+int content_not_kept(const struct content *c, struct error *e);
 
 /* True when the map says that chunk I is there. Chunks of zeros always are. */
 bool content_has(struct content *c, size_t i);

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <execinfo.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -27,6 +28,7 @@ static const struct {
         [FAULT_MAP] = { "map", ENOMEM },       [FAULT_READ] = { "read", EIO },
         [FAULT_STAT] = { "stat", EIO },        [FAULT_LOCK] = { "lock", ENOLCK },
         [FAULT_THREAD] = { "thread", EAGAIN }, [FAULT_LIBRARY] = { "library", ENOMEM },
+        [FAULT_FULL] = { "full", ENOSPC },
 };
 
 const char *fault_name(enum fault_kind kind)
@@ -87,6 +89,42 @@ static bool fails(enum fault_kind kind)
         errno = kinds[kind].error;
         return true;
 }
+
+/* ---- the full disk ---- */
+
+static const char *full_path;
+
+void fault_full_below(const char *path)
+{
+        full_path = path;
+}
+
+static bool is_below(const char *path)
+{
+        size_t n = full_path ? strlen(full_path) : 0;
+
+        return n > 0 && strncmp(path, full_path, n) == 0 && (path[n] == '/' || path[n] == '\0');
+}
+
+/* True when this call is to fail because its file, or its directory AT, is on the full disk. */
+static bool is_full(int at, const char *path)
+{
+        char link[40], target[PATH_MAX];
+        ssize_t n;
+
+        if (atomic_load_explicit(&armed, memory_order_acquire) != FAULT_FULL)
+                return false;
+        if (path && *path == '/')
+                return is_below(path) && fails(FAULT_FULL);
+        snprintf(link, sizeof(link), "/proc/self/fd/%d", at);
+        n = readlink(link, target, sizeof(target) - 1);
+        if (n < 0)
+                return false;
+        target[n] = '\0';
+        return is_below(target) && fails(FAULT_FULL);
+}
+
+/* ---- libraries ---- */
 
 /* This thread is in an allocation of libregfs or of the test. */
 static _Thread_local unsigned in_ours;
@@ -322,13 +360,14 @@ void *__wrap_mremap(void *p, size_t old, size_t n, int flags, ...)
 WRAP(int, open64, const char *path, int flags, ...)
 {
         MODE_ARGUMENT(flags)
-        return fails(FAULT_OPEN) ? -1 : __real_open64(path, flags, mode);
+        return fails(FAULT_OPEN) || (flags & O_CREAT && is_full(-1, path)) ? -1 : __real_open64(path, flags, mode);
 }
 
 WRAP(int, openat64, int at, const char *path, int flags, ...)
 {
         MODE_ARGUMENT(flags)
-        return fails(FAULT_OPEN) ? -1 : __real_openat64(at, path, flags, mode);
+        return fails(FAULT_OPEN) || (flags & O_CREAT && is_full(at, path)) ? -1
+                                                                           : __real_openat64(at, path, flags, mode);
 }
 
 WRAP(int, mkostemp64, char *template, int flags)
@@ -355,22 +394,22 @@ WRAP(int, pipe2, int fds[2], int flags)
 
 WRAP(ssize_t, write, int fd, const void *data, size_t n)
 {
-        return fails(FAULT_WRITE) ? -1 : __real_write(fd, data, n);
+        return fails(FAULT_WRITE) || is_full(fd, NULL) ? -1 : __real_write(fd, data, n);
 }
 
 WRAP(ssize_t, pwrite64, int fd, const void *data, size_t n, off_t offset)
 {
-        return fails(FAULT_WRITE) ? -1 : __real_pwrite64(fd, data, n, offset);
+        return fails(FAULT_WRITE) || is_full(fd, NULL) ? -1 : __real_pwrite64(fd, data, n, offset);
 }
 
 WRAP(int, ftruncate64, int fd, off_t n)
 {
-        return fails(FAULT_SPACE) ? -1 : __real_ftruncate64(fd, n);
+        return fails(FAULT_SPACE) || is_full(fd, NULL) ? -1 : __real_ftruncate64(fd, n);
 }
 
 WRAP(int, fallocate64, int fd, int mode, off_t offset, off_t n)
 {
-        return fails(FAULT_SPACE) ? -1 : __real_fallocate64(fd, mode, offset, n);
+        return fails(FAULT_SPACE) || is_full(fd, NULL) ? -1 : __real_fallocate64(fd, mode, offset, n);
 }
 
 WRAP(int, fsync, int fd)
@@ -380,17 +419,17 @@ WRAP(int, fsync, int fd)
 
 WRAP(int, renameat, int from_at, const char *from, int to_at, const char *to)
 {
-        return fails(FAULT_RENAME) ? -1 : __real_renameat(from_at, from, to_at, to);
+        return fails(FAULT_RENAME) || is_full(to_at, to) ? -1 : __real_renameat(from_at, from, to_at, to);
 }
 
 WRAP(int, mkdir, const char *path, mode_t mode)
 {
-        return fails(FAULT_MKDIR) ? -1 : __real_mkdir(path, mode);
+        return fails(FAULT_MKDIR) || is_full(-1, path) ? -1 : __real_mkdir(path, mode);
 }
 
 WRAP(int, mkdirat, int at, const char *path, mode_t mode)
 {
-        return fails(FAULT_MKDIR) ? -1 : __real_mkdirat(at, path, mode);
+        return fails(FAULT_MKDIR) || is_full(at, path) ? -1 : __real_mkdirat(at, path, mode);
 }
 
 WRAP(ssize_t, read, int fd, void *data, size_t n)

@@ -3,11 +3,13 @@
 /* Torture: an image is opened, listed and read while the Nth call of a kind fails, for every N; once that call alone,
  * once all from it on. Whatever happens, each step ends with right bytes or with an error that says what failed, the
  * open image reads right once nothing fails any more, nothing stays behind in the process or in the store, and the
- * store opens again and has every byte right.
+ * store opens again and has every byte right. Where it is only the store's disk that is full there are no errors, but
+ * of those whose purpose is to fill it.
  *
  *     torture SCENARIO [KIND [N [once|on]]]
  *
- * REGFS_TORTURE is how many N are tried of each kind and mode, "all" for every one. By default it is a sample. */
+ * REGFS_TORTURE is how many N are tried of each kind and mode, "all" for every one. By default it is a sample, but
+ * all of them of the full disk. */
 
 #include "images.h"
 #include "inject.h"
@@ -68,7 +70,8 @@ static uint64_t at;
 static bool on;
 static unsigned failures;
 static size_t served, refused;
-static bool calm; /* nothing fails in this walk */
+static bool calm;    /* nothing fails in this walk */
+static bool filling; /* the store is what this call is about */
 
 static void blame(const char *format, ...) _printf_(1, 2);
 static void blame(const char *format, ...)
@@ -111,6 +114,10 @@ static void expect_error(const char *what, int r, const struct regfs_error *e)
         else if (!*e->message || e->kind == REGFS_ERROR_NONE || e->code != -r)
                 blame("%s: error %d without what it needs: kind %d, code %d, \"%s\"", what, r, (int) e->kind, e->code,
                       e->message);
+        else if (kind == FAULT_FULL && !filling)
+                blame("%s fails although only the store is full: %s", what, e->message);
+        else if (kind == FAULT_FULL && !strstr(e->message, layout->store))
+                blame("%s: \"%s\" does not name the store", what, e->message);
         else if (e->code != fault_errno(kind))
                 blame("%s: \"%s\" (%s) hides %s", what, e->message, strerror(e->code), strerror(fault_errno(kind)));
 }
@@ -220,6 +227,7 @@ static void publish(void)
         o.cache_dir = layout->store;
         o.platform = "linux/amd64";
         snprintf(reference, sizeof(reference), "oci:%s:image", layout->path);
+        filling = true;
         r = image_open_for_index(reference, &o, &image, (struct error *) &e);
         if (r == 0)
                 r = image_publish(image, &where, &result, (struct error *) &e);
@@ -227,6 +235,7 @@ static void publish(void)
                 expect_error("publishing", r, &e);
         else if (result.layers != LAYERS_MAX)
                 blame("%zu layers are published", result.layers);
+        filling = false;
 }
 
 /* What is published is whole, or not there: once nothing fails, it is there, and the image opens by it. */
@@ -290,17 +299,20 @@ static int count_draft(const char *path, const struct stat *st _unused_, int typ
 
 /* Tables of contents that were there are there still, the same files: a fault is no reason to make them anew. */
 static uint64_t tables;
+static size_t table_count, tables_expected;
 
 static int add_table_file(const char *path, const struct stat *st, int type _unused_, struct FTW *ftw)
 {
-        if (strcmp(path + ftw->base, "toc") == 0)
+        if (strcmp(path + ftw->base, "toc") == 0) {
                 tables += (uint64_t) st->st_ino * 0x9e3779b97f4a7c15u;
+                table_count++;
+        }
         return 0;
 }
 
 static uint64_t table_files(void)
 {
-        tables = 0;
+        tables = table_count = 0;
         (void) nftw(layout->store, add_table_file, 16, FTW_PHYS);
         return tables;
 }
@@ -392,6 +404,9 @@ static uint64_t run_case(void)
         if (scenario->start != START_EMPTY && table_files() != known)
                 blame("a table of contents was made anew");
         run_calmly(false);
+        (void) table_files();
+        if (kind == FAULT_FULL && table_count != tables_expected)
+                blame("%zu tables of contents are kept instead of %zu", table_count, tables_expected);
         expect_nothing_kept(&before);
         alarm(0);
         return calls;
@@ -435,6 +450,8 @@ static void run(int argc, char **argv)
                                                      : strtoull(cases, NULL, 10);
 
         for (unsigned k = FAULT_NONE + 1; k < FAULT_KINDS; k++) {
+                uint64_t all = k == FAULT_FULL && !cases ? UINT64_MAX : count;
+
                 kind = (enum fault_kind) k;
                 if (argc > 2 ? strcmp(argv[2], fault_name(kind)) != 0 : kind == FAULT_LIBRARY)
                         continue;
@@ -446,7 +463,7 @@ static void run(int argc, char **argv)
                         if (argc > 3)
                                 run_case();
                         else
-                                run_kind(MAX(count, (uint64_t) 1));
+                                run_kind(MAX(all, (uint64_t) 1));
                 }
         }
 }
@@ -465,6 +482,9 @@ int main(int argc, char **argv)
         scenario->make(layout);
         run_calmly(true);
         run_calmly(false);
+        (void) table_files();
+        tables_expected = table_count;
+        fault_full_below(layout->store);
         if (failures == 0)
                 run(argc, argv);
         return layout_teardown(&made) < 0 || failures > 0;

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Indexes that regfs publishes: pushed beside an image, into a layout, bound by a manifest; found, trusted or not, refused."""
+import concurrent.futures
 import json
 import re
 import unittest
 
 import images
-from fault_proxy import FaultProxy, flip, status
+from fault_proxy import FaultProxy, delay, flip, status
 from images import INDEX_TYPE, MANIFEST_TYPE, sha256
 from oracle import Oracle
 from registry import Registry
@@ -432,6 +433,27 @@ class RefusalTest(IndexCase):
         self.assert_right(mount)
         self.assertIn('plain', self.kinds())
         self.assertNotIn('wrong', mount.log())
+
+    def test_processes_that_find_the_same_wrong_index(self):
+        """They share a store, and each reads another chunk: one of them reads the layer whole, the others wait for what comes of
+        it."""
+        def lie(_, toc):
+            for row in toc.rows(CHUNKS, CHUNK_SIZE):
+                toc.data[row + CHUNK_DIGEST] ^= 1
+        files = {'f%d' % k: images.noise(k, 5 << 20) for k in range(6)}
+        layer = images.Layer.of(images.tar(*[images.entry(name, data) for name, data in files.items()]), 'gzip')
+        self.image = self.layout.add_image('large', [layer])
+        self.registry.push(self.layout, self.image, self.name + ':v1')
+        self.publish(lie)
+        mounts = [self.mount() for _ in files]
+        self.assertEqual(self.kinds(), ['regfs'])
+        self.proxy.rule(delay(0.5), path='/blobs/')
+        with concurrent.futures.ThreadPoolExecutor(len(mounts)) as pool:
+            self.assertTrue(all(pool.map(lambda m, name: m.read(name) == files[name], mounts, files)))
+        logs = [m.log() for m in mounts]
+        wrong = sum('a chunk is not what the published index says' in log for log in logs)
+        whole = sum(log.count('the layer is read whole') for log in logs)
+        self.assertEqual((wrong, whole), (len(mounts), 1))
 
     def test_a_tree_that_is_not_the_layers(self):
         """Other digests and another tree: no byte of it, and the next mount is right."""

@@ -3,10 +3,11 @@
 import errno
 import hashlib
 import os
+import threading
 import unittest
 
 import images
-from fault_proxy import FaultProxy, flip, ignore_range, status
+from fault_proxy import FaultProxy, flip, hang, ignore_range, status
 from oracle import Oracle
 from registry import Registry
 from testbed import FIXTURES, TestCase
@@ -150,6 +151,40 @@ class LazyTest(TestCase):
         mount = self.mount('both')
         self.assertEqual(self.kinds(), ['estargz', 'estargz', 'plain'])
         self.compare(mount, 'estargz')
+
+    def test_tables_do_not_wait_for_the_config(self):
+        """Which stays away until something of a layer is asked for."""
+        asked = threading.Event()
+
+        def tell(exchange):
+            asked.set()
+            exchange.relay()
+
+        def change(manifest):
+            manifest['layers'][0]['annotations'] = FORMATS['estargz'][2]
+            configs.append(manifest['config']['digest'])
+        configs = []
+        self.layout.add_image('waits', [images.Layer.of_fixture('base.esgz', '+gzip', self.tars['base'])], change=change)
+        self.registry.push_layout(self.layout, 'waits', 'lazy:waits')
+        self.proxy.rule(tell, path='/blobs/', when=lambda exchange: not exchange.path.endswith(configs[0]))
+        self.proxy.rule(hang(until=asked), path=configs[0])
+        mount = self.mount('waits')
+        self.assertEqual(len(self.proxy.requests(configs[0])), 1)
+        self.assertIn(' platform linux/amd64', mount.log())
+
+    def test_a_config_that_is_none_is_the_reason(self):
+        """Also where a layer can't be had either."""
+        def spoil(manifest):
+            manifest['layers'][0]['annotations'] = FORMATS['estargz'][2]
+            manifest['config'] = self.layout.put(b'[]', manifest['config']['mediaType'])
+        self.layout.add_image('spoilt', [images.Layer.of_fixture('base.esgz', '+gzip', self.tars['base'])], change=spoil)
+        self.registry.push_layout(self.layout, 'spoilt', 'lazy:spoilt')
+        for rule in (None, status(404)):
+            if rule:
+                self.proxy.rule(rule, path='/blobs/', when=lambda exchange: exchange.range)
+            result = self.bed.regfs('mount', '--plain-http', '127.0.0.1:%d/lazy:spoilt' % self.proxy.port, self.bed.mkdir())
+            self.assertEqual(result.code, 6, result)
+            self.assertIn('config', result.err)
 
     def test_the_footer_of_the_first_stargz(self):
         """47 bytes: an extra field without a header of its own."""

@@ -167,6 +167,11 @@ class LiarTest(VerifyCase):
         self.assertEqual(lines, expected)
         self.assertEqual((result.code, result.err), (BAD_DATA, ''), result)
         self.assertRegex(summary, r'\A1 layer, .* %d problems?\Z' % len(lines))
+        again = self.verify(tag, '--json')
+        told = json.loads(again.out)
+        self.assertEqual((again.code, again.err), (BAD_DATA, ''))
+        self.assertEqual(told['problems'], [prefix + line for line in lines])
+        self.assertEqual((told['problemCount'], told['layers']), (len(lines), 1))
         # It was the lie that was read, and not the tar in its place.
         self.assertEqual(self.kinds(), ['estargz'])
 

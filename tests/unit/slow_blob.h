@@ -35,6 +35,7 @@ struct slow_blob {
         int wait_failure GUARDED_BY(lock);
         unsigned opened GUARDED_BY(lock);
         uint64_t asked GUARDED_BY(lock);     /* bytes, of all ranges */
+        uint64_t sent GUARDED_BY(lock);      /* and those that have come */
         unsigned producers GUARDED_BY(lock); /* that have not ended */
         unsigned lingering GUARDED_BY(lock); /* of them, whose range is closed */
         struct slow_ask asks[SLOW_ASKS_MAX] GUARDED_BY(lock);
@@ -100,6 +101,7 @@ static inline void *slow_produce(void *arg)
                         r->to[r->wrong_at - r->offset] ^= 0x20;
                 mutex_lock(&b->lock);
                 r->received += n;
+                b->sent += n;
                 cond_broadcast(&b->changed);
         }
         slow_linger(b, r);

@@ -342,8 +342,25 @@ static int keep_json(void *context, const uint8_t *data, size_t n, _unused_ stru
         return buf_append(context, data, n);
 }
 
-/* A table behind which the tar goes on with what is no header, in a member whose checksum is wrong. */
-static void what_follows_a_table_counts_in_no_piece(_unused_ void **state)
+/* Returns what the decoder says of PACKED when it comes in pieces of STEP bytes; OUT gets the JSON. */
+static int decode_in_pieces(const struct buf *packed, size_t step, struct buf *out, struct error *e)
+{
+        struct toc_decoder *d = NULL;
+        int r = 0;
+
+        assert_int_equal(estargz_decoder.open(keep_json, out, &d, e), 0);
+        for (size_t at = 0, n; r == 0 && at < packed->len; at += n) {
+                n = MIN(step, packed->len - at);
+                r = estargz_decoder.feed(d, (const uint8_t *) packed->data + at, n, e);
+        }
+        if (r == 0)
+                r = estargz_decoder.finish(d, e);
+        estargz_decoder.close(d);
+        return r;
+}
+
+/* A table behind which the tar goes on with what is no header; then in a member whose checksum is wrong as well. */
+static void what_follows_a_table_is_judged_in_any_pieces_alike(_unused_ void **state)
 {
         _cleanup_buf_ struct buf tar = { 0 }, packed = { 0 };
         const size_t steps[] = { 1, 7, SIZE_MAX };
@@ -354,23 +371,17 @@ static void what_follows_a_table_counts_in_no_piece(_unused_ void **state)
         append_tar(&tar, "stargz.index.json", json, strlen(json));
         assert_int_equal(buf_append(&tar, garbage, sizeof(garbage)), 0);
         append_gzip(&packed, tar.data, tar.len);
-        packed.data[packed.len - 8] ^= 1;
         for (size_t i = 0; i < ELEMENTSOF(steps); i++) {
-                _cleanup_buf_ struct buf out = { 0 };
-                struct toc_decoder *d = NULL;
+                _cleanup_buf_ struct buf out = { 0 }, none = { 0 };
                 struct error e = ERROR_INIT;
-                int r;
 
-                assert_int_equal(estargz_decoder.open(keep_json, &out, &d, &e), 0);
-                r = 0;
-                for (size_t at = 0, n; r == 0 && at < packed.len; at += n) {
-                        n = MIN(steps[i], packed.len - at);
-                        r = estargz_decoder.feed(d, (const uint8_t *) packed.data + at, n, &e);
-                }
-                if (r < 0 || estargz_decoder.finish(d, &e) < 0)
+                if (decode_in_pieces(&packed, steps[i], &out, &e) < 0)
                         fail_msg("in pieces of %zu: %s", steps[i], e.message);
-                estargz_decoder.close(d);
                 assert_string_equal(out.data, json);
+                packed.data[packed.len - 8] ^= 1;
+                assert_int_equal(decode_in_pieces(&packed, steps[i], &none, &e), -EBADMSG);
+                assert_non_null(strstr(e.message, "CRC-32"));
+                packed.data[packed.len - 8] ^= 1;
         }
 }
 
@@ -512,7 +523,7 @@ int main(void)
                 TEST(long_table_costs_one_more_request),
                 TEST(decoded_bytes_come_to_the_last),
                 TEST(legacy_footer_is_read),
-                cmocka_unit_test(what_follows_a_table_counts_in_no_piece),
+                cmocka_unit_test(what_follows_a_table_is_judged_in_any_pieces_alike),
                 TEST(table_elsewhere_is_no_error),
                 TEST(table_elsewhere_is_as_good),
                 TEST(table_elsewhere_must_be_the_one_annotated),

@@ -393,6 +393,62 @@ static void bad_neighbour_harms_nobody(void **state)
         assert_int_equal(read_chunk(b, 40), -EBADMSG);
 }
 
+/* ---- what is waited for among what is carried along ---- */
+
+/* A read's end, in the middle of a flight. */
+struct ending {
+        struct bench *b;
+        size_t there; /* chunks in the store by then */
+        atomic_bool over;
+};
+
+/* The worker does not go on before all that the flight asked for has come. */
+static void hold_until_all_has_come(void *context, int result, _unused_ const struct error *e)
+{
+        struct ending *end = context;
+        uint64_t asked = slow_get(end->b->blob, asked);
+
+        assert_int_equal(result, 0);
+        slow_await(end->b->blob, sent, asked);
+        atomic_store(&end->over, true);
+}
+
+static void count_what_is_there(void *context, int result, _unused_ const struct error *e)
+{
+        struct ending *end = context;
+
+        assert_int_equal(result, 0);
+        for (size_t k = 0; k < end->b->table.chunk_count; k++)
+                end->there += content_has(end->b->content, k);
+        atomic_store(&end->over, true);
+}
+
+static void chunk_that_has_come_does_not_wait_for_its_neighbours(void **state)
+{
+        struct bench *b = *state;
+        struct ending first = { .b = b }, wanted = { .b = b };
+        struct fetch_read *one = NULL, *other = NULL;
+        struct fetch_part parts[2];
+        uint8_t out[2][100];
+
+        bench_stored(b, 24, 20 * KIB);
+        bench_open(b);
+        slow_set(b->blob, allowed, 0);
+        parts[0] = bench_part(b, 0, 100, 0);
+        parts[1] = bench_part(b, 17 * 20 * KIB + 5, 100, 0);
+        assert_int_equal(fetch_start(&parts[0], 1, NULL, out[0], hold_until_all_has_come, &first, &one, NULL), 0);
+        assert_int_equal(fetch_start(&parts[1], 1, NULL, out[1], count_what_is_there, &wanted, &other, NULL), 0);
+        slow_set(b->blob, allowed, UINT64_MAX);
+        await(atomic_load(&wanted.over) && atomic_load(&first.over));
+        settle(b);
+        assert_int_equal(slow_get(b->blob, opened), 1);
+        assert_int_equal(wanted.there, 2);
+        assert_memory_equal(out[1], b->bytes + parts[1].offset, 100);
+        assert_int_equal(bench_stats(b).chunks, 24);
+        fetch_read_unref(one);
+        fetch_read_unref(other);
+}
+
 /* ---- slices among chunks that stand alone ---- */
 
 #define PIECE (20 * KIB)
@@ -453,7 +509,8 @@ static void wrong_bytes_in_a_frame_are_asked_for_once_more_by_themselves(void **
         open_frames(b);
         slow_set(b->blob, wrong_at, b->rows[7].blob_offset + PIECE + 100);
         slow_set(b->blob, wrong, 1);
-        expect_read(b, 0, PIECES * PIECE);
+        expect_read(b, 8 * PIECE, PIECE);
+        settle(b);
         assert_int_equal(bench_stats(b).refetches, 1);
         assert_int_equal(bench_stats(b).failures, 0);
         assert_int_equal(bench_stats(b).chunks, PIECES);
@@ -522,6 +579,7 @@ int main(void)
                 bench_test(one_small_chunk_that_is_there_does_not_cut_a_request_in_two),
                 bench_test(many_small_chunks_that_are_there_are_left_out),
                 bench_test(bad_neighbour_harms_nobody),
+                bench_test(chunk_that_has_come_does_not_wait_for_its_neighbours),
                 bench_test(slices_and_lone_chunks_share_one_request),
                 bench_test(wrong_bytes_in_a_frame_are_asked_for_once_more_by_themselves),
                 bench_test(bad_slice_harms_neither_its_run_nor_its_neighbours),

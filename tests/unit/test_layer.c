@@ -2,6 +2,9 @@
 
 #include "store_fixture.h"
 
+#include <signal.h>
+#include <sys/resource.h>
+
 #define LAYER "layers/sha256/" HEX_X "/plain"
 
 static struct layer_draft *draft_layer(struct store *s, const char *toc)
@@ -104,6 +107,53 @@ static void incomplete_layer_is_replaced(void **state)
                 assert_int_equal(entries(below(p, "tmp")), 0);
         }
         store_close(s);
+}
+
+/* What a file may grow to in this process: a write beyond fails, in its middle where that is the bound. */
+static void limit_files(rlim_t size)
+{
+        struct rlimit limit;
+
+        signal(SIGXFSZ, SIG_IGN);
+        CHECK(getrlimit(RLIMIT_FSIZE, &limit) == 0);
+        limit.rlim_cur = MIN(size, limit.rlim_max);
+        CHECK(setrlimit(RLIMIT_FSIZE, &limit) == 0);
+}
+
+static void cut_in_the_second_chunk(const struct place *p)
+{
+        enum { CHUNK = 64 * KIB };
+        _cleanup_free_ char *data = malloc(CHUNK);
+        struct layer_draft *l = NULL;
+        struct store *s = NULL;
+        struct digest d;
+        struct stat st;
+        int fd;
+
+        CHECK(data && digest_of(DIGEST_SHA256, "x", 1, &d) == 0 && store_open(p->store, &s, NULL) == 0);
+        memset(data, 'c', CHUNK);
+        CHECK(layer_draft_new(s, &d, "plain", &l, NULL) == 0);
+        limit_files(CHUNK + CHUNK / 2);
+        for (uint64_t k = 0; k < 3; k++) {
+                CHECK(layer_draft_append(l, data, CHUNK, NULL) == 0);
+                CHECK(layer_draft_chunk(l, k * CHUNK, CHUNK, k, NULL) == 0);
+        }
+        limit_files(RLIM_INFINITY);
+        CHECK(write(layer_draft_toc_fd(l), "toc", 3) == 3);
+        CHECK(layer_draft_publish(l, NULL) == 0);
+        layer_draft_free(l);
+
+        fd = open(below(p, LAYER "/content"), O_RDONLY | O_CLOEXEC);
+        CHECK(fd >= 0 && fstat(fd, &st) == 0);
+        CHECK(st.st_size == 3 * CHUNK);
+        CHECK(lseek(fd, 0, SEEK_DATA) == 0);
+        CHECK(lseek(fd, CHUNK, SEEK_DATA) == -1 && errno == ENXIO);
+        store_close(s);
+}
+
+static void beginning_of_a_chunk_that_was_not_kept_to_its_end_takes_no_room(void **state)
+{
+        run_in_child(cut_in_the_second_chunk, *state, NULL);
 }
 
 static void removed_layer_is_gone_and_may_be_published_again(void **state)
@@ -216,6 +266,7 @@ int main(void)
                 TEST(dropped_layer_leaves_nothing),
                 TEST(first_publisher_of_a_layer_stays),
                 TEST(incomplete_layer_is_replaced),
+                TEST(beginning_of_a_chunk_that_was_not_kept_to_its_end_takes_no_room),
                 TEST(removed_layer_is_gone_and_may_be_published_again),
                 TEST(kind_cannot_leave_the_directory),
                 TEST(processes_see_a_whole_layer_or_none),
