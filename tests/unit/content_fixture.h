@@ -198,3 +198,21 @@ static inline size_t lines_with(const char *path, const char *text)
         fclose(f);
         return n;
 }
+
+/* Reads some of a chunk, or all of it: which, *SEED says, and moves on. *RET is the chunk. Returns 0; -EILSEQ for wrong
+ * bytes; what content_read says. OUT has CONTENT_SIZE bytes. */
+static inline int read_at_random(const struct layer *l, struct content *c, uint64_t *seed, uint8_t *out, size_t *ret)
+{
+        size_t i, begin, length;
+        uint64_t offset;
+        int r;
+
+        *seed = *seed * 6364136223846793005u + 1442695040888963407u;
+        i = (*seed >> 33) % CHUNKS;
+        begin = (*seed >> 60) & 1 ? 0 : (*seed >> 40) % l->rows[i].content_length;
+        length = l->rows[i].content_length - begin;
+        offset = l->rows[i].content_offset + begin;
+        *ret = i;
+        r = content_read(c, offset, length, out);
+        return r < 0 ? r : memcmp(out, l->bytes + offset, length) == 0 ? 0 : -EILSEQ;
+}

@@ -107,19 +107,14 @@ static void *crowd_reads(void *arg)
         uint64_t seed = (uint64_t) (uintptr_t) &seed;
 
         for (unsigned done = 0; done < 300 || atomic_load(&w->evicted) < 100;) {
-                size_t i, begin, length;
-                uint64_t offset;
+                size_t i;
+                int r = read_at_random(w->layer, w->content, &seed, out, &i);
 
-                seed = seed * 6364136223846793005u + 1442695040888963407u;
-                i = (seed >> 33) % CHUNKS;
-                begin = seed & 1 ? 0 : (seed >> 40) % w->layer->rows[i].content_length;
-                length = w->layer->rows[i].content_length - begin;
-                offset = w->layer->rows[i].content_offset + begin;
-                if (content_read(w->content, offset, length, out) < 0) {
+                if (r == -EAGAIN) {
                         (void) content_write(w->content, i, bytes_of(w->layer, i));
                         continue;
                 }
-                atomic_fetch_add(&w->wrong, memcmp(out, w->layer->bytes + offset, length) != 0);
+                atomic_fetch_add(&w->wrong, r < 0);
                 done++;
         }
         atomic_fetch_sub(&w->readers, 1);

@@ -7,14 +7,10 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "cache/store/store_internal.h"
-#include "content_fixture.h"
+#include "pair_fixture.h"
 #include "regfs/inventory.h"
-#include "regfs/io.h"
 #include "regfs/log.h"
 #include "regfs/thread.h"
-
-#define shared_test(function) cmocka_unit_test_setup_teardown(function, pair_setup, pair_teardown)
 
 /* ---- between the steps ---- */
 
@@ -96,126 +92,16 @@ int __wrap_content_raise_epochs(struct content *c, size_t first, size_t count, b
         return r;
 }
 
-/* ---- two processes ---- */
-
-struct pair {
-        struct layer *l;
-        struct store *second;
-        struct content *one, *other; /* who evicts, and who reads and writes */
-        size_t chunk;
-};
-
-static int pair_setup(void **state)
+static int steps_setup(void **state)
 {
-        struct pair *p = calloc(1, sizeof(*p));
-        void *layer = NULL;
+        int r = pair_setup(state);
 
         memset(&between, 0, sizeof(between));
-        if (!p || layer_setup(&layer) < 0)
-                return -1;
-        *state = p;
-        p->l = layer;
-        p->one = open_content(p->l);
-        if (store_open(p->l->place.store, &p->second, NULL) < 0 ||
-            content_open(p->second, &p->l->digest, "plain", &p->l->table, &p->other, NULL) < 0)
-                return -1;
-        for (size_t i = 0; i < CHUNKS; i++)
-                if (content_write(p->one, i, bytes_of(p->l, i)) < 0)
-                        return -1;
-        between.context = p;
-        return 0;
-}
-
-static int pair_teardown(void **state)
-{
-        struct pair *p = *state;
-        void *layer = p->l;
-        int r;
-
-        content_close(p->one);
-        content_close(p->other);
-        store_close(p->second);
-        r = layer_teardown(&layer);
-        free(p);
+        between.context = *state;
         return r;
 }
 
-static void evict(struct content *c, size_t first, size_t end)
-{
-        size_t reached = first;
-
-        CHECK(content_lock_eviction(c));
-        (void) content_evict(c, first, end, &reached);
-        content_unlock_eviction(c);
-        CHECK(reached == end);
-}
-
-static void one_evicts(void *context)
-{
-        struct pair *p = context;
-
-        evict(p->one, p->chunk, p->chunk + 1);
-}
-
-static void one_writes(void *context)
-{
-        struct pair *p = context;
-
-        CHECK(content_write(p->one, p->chunk, bytes_of(p->l, p->chunk)) == 0);
-}
-
-static void one_evicts_and_writes(void *context)
-{
-        one_evicts(context);
-        one_writes(context);
-}
-
-/* Half of the chunk, and all of it. */
-static void expect_part(const struct pair *p, struct content *c, size_t i, bool there)
-{
-        const struct chunk *chunk = &p->l->rows[i];
-        uint64_t begin = chunk->content_offset + chunk->content_length / 4;
-
-        if (there)
-                assert_true(reads(p->l, c, begin, chunk->content_length / 2));
-        else
-                assert_int_equal(read_result(c, begin, chunk->content_length / 2), -EAGAIN);
-}
-
-static void expect_chunk(const struct pair *p, struct content *c, size_t i, bool there)
-{
-        if (there)
-                assert_true(reads_chunk(p->l, c, i));
-        else
-                assert_int_equal(read_chunk_result(p->l, c, i), -EAGAIN);
-        expect_part(p, c, i, there);
-}
-
-/* A read of chunk I that may fail; its bytes may not be wrong. */
-static void expect_right_or_nothing(const struct pair *p, struct content *c, size_t i, bool whole)
-{
-        const struct chunk *chunk = &p->l->rows[i];
-        size_t length = whole ? chunk->content_length : chunk->content_length / 2;
-        uint64_t begin = whole ? chunk->content_offset : chunk->content_offset + chunk->content_length / 4;
-        _cleanup_free_ uint8_t *out = malloc(length);
-        int r;
-
-        assert_non_null(out);
-        r = content_read(c, begin, length, out);
-        assert_true(r == 0 || r == -EAGAIN);
-        assert_true(r < 0 || memcmp(out, p->l->bytes + begin, length) == 0);
-}
-
-static uint64_t peek_epoch(const struct pair *p, size_t i)
-{
-        uint64_t epoch = EPOCH_NONE;
-        int fd = open(below(&p->l->place, MAP), O_RDONLY | O_CLOEXEC);
-
-        assert_true(fd >= 0);
-        assert_int_equal(pread(fd, &epoch, sizeof(epoch), MAP_WORDS_END + 8 * (off_t) i), sizeof(epoch));
-        close(fd);
-        return epoch;
-}
+#define shared_test(function) cmocka_unit_test_setup_teardown(function, steps_setup, pair_teardown)
 
 /* ---- one after the other ---- */
 
@@ -623,194 +509,6 @@ static void chunk_that_comes_and_goes_is_not_audited_as_damaged(void **state)
         audit_close(a);
 }
 
-/* ---- use ---- */
-
-static void set_used(struct content *c, size_t i, uint32_t seconds_ago)
-{
-        atomic_store(&c->used[i], (content_tick() - seconds_ago * TICKS_PER_SECOND) | 1);
-}
-
-static void expect_idle(const struct content *c, size_t i, uint64_t seconds)
-{
-        assert_in_range(content_idle_ms(c, i), (seconds - 2) * 1000, (seconds + 20) * 1000);
-}
-
-/* As if nobody had ever told. */
-static void forget_stamps(const struct pair *p)
-{
-        const uint32_t none[CHUNKS] = { 0 };
-
-        poke(p->l, MAP, MAP_WORDS_END + 8 * CHUNKS, none, sizeof(none));
-}
-
-static void what_another_process_has_fetched_is_young(void **state)
-{
-        struct pair *p = *state;
-
-        p->other->opened -= 1000 * TICKS_PER_SECOND;
-        expect_idle(p->other, 3, 2);
-        forget_stamps(p);
-        expect_idle(p->other, 3, 1000);
-        one_evicts_and_writes(p);
-        expect_idle(p->other, p->chunk, 2);
-        expect_idle(p->other, 3, 1000);
-}
-
-static void use_by_another_process_makes_a_chunk_young(void **state)
-{
-        struct pair *p = *state;
-        struct stat st;
-        uint64_t used;
-
-        forget_stamps(p);
-        for (size_t i = 0; i < CHUNKS; i++)
-                set_used(p->one, i, 1000 + (uint32_t) i * 1000);
-        p->other->told -= 100000 * TICKS_PER_SECOND;
-        set_used(p->other, 3, 500);
-        set_used(p->other, 1, 5000);
-        expect_idle(p->one, 3, 4000);
-        content_tell(p->other);
-        expect_idle(p->one, 3, 500);
-        expect_idle(p->one, 1, 2000); /* used here since */
-        expect_idle(p->one, 4, 5000);
-        /* The longest idle one goes, and is enough; before, 3 was. */
-        assert_int_equal(stat(below(&p->l->place, CONTENT), &st), 0);
-        used = (uint64_t) st.st_blocks * 512;
-        set_used(p->one, 4, 100);
-        set_used(p->one, 1, 3000);
-        assert_int_equal(stat(below(&p->l->place, MAP), &st), 0);
-        store_set_limit(p->l->store, used + (uint64_t) st.st_blocks * 512 - 4096);
-        evictor_call(p->l->store);
-        while (content_has(p->one, 1))
-                nanosleep(&(struct timespec) { .tv_nsec = 1000000 }, NULL);
-        assert_true(content_has(p->one, 3));
-        assert_true(content_has(p->one, 4));
-}
-
-static void use_is_told_when_the_layer_is_closed_and_by_the_evictor(void **state)
-{
-        struct pair *p = *state;
-
-        forget_stamps(p);
-        set_used(p->one, 3, 1000);
-        p->other->told -= 100000 * TICKS_PER_SECOND;
-        set_used(p->other, 3, 600);
-        p->other = content_close(p->other);
-        expect_idle(p->one, 3, 600);
-        /* And so does who may evict, now and then. */
-        p->one->told -= 100000 * TICKS_PER_SECOND;
-        set_used(p->one, 4, 300);
-        assert_int_equal(content_open(p->second, &p->l->digest, "plain", &p->l->table, &p->other, NULL), 0);
-        assert_false(content_idle_ms(p->other, 4) > 290000);
-        set_used(p->other, 4, 5000);
-        store_set_limit(p->l->store, 1 * GIB);
-        evictor_call(p->l->store);
-        while (content_idle_ms(p->other, 4) > 400000)
-                nanosleep(&(struct timespec) { .tv_nsec = 1000000 }, NULL);
-        expect_idle(p->other, 4, 300);
-        expect_idle(p->other, 3, 600);
-}
-
-/* ---- all at once ---- */
-
-#define PROCESSES 3
-
-struct crowd {
-        struct layer *layer;
-        struct content *contents[PROCESSES];
-        atomic_uint readers, wrong, evicted, hits;
-};
-
-struct member {
-        struct crowd *crowd;
-        size_t k;
-};
-
-static unsigned work(void)
-{
-        const char *text = getenv("REGFS_STRESS");
-        unsigned long n = text ? strtoul(text, NULL, 10) : 1;
-
-        return 4000 * (unsigned) MIN(MAX(n, 1ul), 1000000ul);
-}
-
-static void *member_reads(void *arg)
-{
-        struct member *m = arg;
-        struct crowd *w = m->crowd;
-        uint8_t *out = malloc(CONTENT_SIZE);
-        uint64_t seed = m->k * 0x9e3779b97f4a7c15u;
-
-        for (unsigned done = 0, enough = work(); done < enough;) {
-                struct content *c = w->contents[m->k % PROCESSES];
-                size_t i, begin, length;
-                uint64_t offset;
-
-                seed = seed * 6364136223846793005u + 1442695040888963407u;
-                i = (seed >> 33) % CHUNKS;
-                begin = (seed >> 60) & 1 ? 0 : (seed >> 40) % w->layer->rows[i].content_length;
-                length = w->layer->rows[i].content_length - begin;
-                offset = w->layer->rows[i].content_offset + begin;
-                if (content_read(c, offset, length, out) < 0) {
-                        (void) content_write(c, i, bytes_of(w->layer, i));
-                        continue;
-                }
-                atomic_fetch_add(&w->wrong, memcmp(out, w->layer->bytes + offset, length) != 0);
-                done++;
-        }
-        atomic_fetch_sub(&w->readers, 1);
-        free(out);
-        return NULL;
-}
-
-static void *member_evicts(void *arg)
-{
-        struct member *m = arg;
-        struct crowd *w = m->crowd;
-
-        for (size_t k = m->k; atomic_load(&w->readers) > 0; k++) {
-                struct content *c = w->contents[m->k % PROCESSES];
-                size_t end, first = k % CHUNKS;
-
-                if (content_lock_eviction(c)) {
-                        (void) content_evict(c, first, MIN(first + 2, (size_t) CHUNKS), &end);
-                        content_unlock_eviction(c);
-                        atomic_fetch_add(&w->evicted, (unsigned) (end - first));
-                }
-                nanosleep(&(struct timespec) { .tv_nsec = 20000 * (long) (k % 8) }, NULL);
-        }
-        return NULL;
-}
-
-static void readers_of_several_processes_get_right_bytes_while_each_evicts(void **state)
-{
-        struct pair *p = *state;
-        struct crowd w = { .layer = p->l, .contents = { p->one, p->other } };
-        struct member members[3 * PROCESSES];
-        pthread_t threads[ELEMENTSOF(members)];
-        struct store *third = NULL;
-
-        assert_int_equal(store_open(p->l->place.store, &third, NULL), 0);
-        assert_int_equal(content_open(third, &p->l->digest, "plain", &p->l->table, &w.contents[2], NULL), 0);
-        atomic_init(&w.readers, 2 * PROCESSES);
-        for (size_t k = 0; k < ELEMENTSOF(members); k++) {
-                members[k] = (struct member) { &w, k };
-                assert_int_equal(thread_start(&threads[k], "member", k < 2 * PROCESSES ? member_reads : member_evicts,
-                                              &members[k]),
-                                 0);
-        }
-        for (size_t k = 0; k < ELEMENTSOF(members); k++)
-                pthread_join(threads[k], NULL);
-        assert_int_equal(atomic_load(&w.wrong), 0);
-        assert_true(atomic_load(&w.evicted) > 100);
-        for (size_t i = 0; i < CHUNKS; i++) {
-                assert_int_equal(peek_epoch(p, i) & 1, 0);
-                expect_right_or_nothing(p, w.contents[2], i, true);
-        }
-        content_close(w.contents[2]);
-        store_close(third);
-}
-
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -826,10 +524,6 @@ int main(void)
                 shared_test(eviction_is_no_damage),
                 shared_test(what_a_dead_evictor_left_is_ended_by_who_comes_next),
                 shared_test(chunk_that_comes_and_goes_is_not_audited_as_damaged),
-                shared_test(what_another_process_has_fetched_is_young),
-                shared_test(use_by_another_process_makes_a_chunk_young),
-                shared_test(use_is_told_when_the_layer_is_closed_and_by_the_evictor),
-                shared_test(readers_of_several_processes_get_right_bytes_while_each_evicts),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
