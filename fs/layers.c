@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "image_internal.h"
+#include "regfs/codec.h"
 #include "regfs/embedded.h"
 #include "regfs/external_toc.h"
 #include "regfs/log.h"
@@ -340,6 +341,8 @@ static int run_all(struct passes *a, const struct regfs_options *o, struct error
         }
         if (started == 0)
                 return error_errno(e, -r, "cannot start a thread");
+        /* Who inflates first would wait for the test of the library; now the others wait for the network. */
+        (void) inflate_backend();
 
         watch_passes(a, o);
         for (size_t k = 0; k < started; k++)

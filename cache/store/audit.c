@@ -54,12 +54,12 @@ static int check_files(const struct audit *a, const char *path, struct error *e)
         r = pread_full(a->map_fd, &header, sizeof(header), 0);
         if (r < 0 && r != -ENODATA)
                 return error_errno(e, -r, "%s/map", path);
-        if (r < 0 || (uint64_t) map.st_size < expected.file_length)
+        if (r == 0 && memcmp(&header, &expected, sizeof(header)) != 0)
+                why = "map: it does not fit the layer's TOC";
+        else if (r < 0 || (uint64_t) map.st_size < expected.file_length)
                 why = "map: it is cut";
         else if ((uint64_t) map.st_size > expected.file_length)
                 why = "map: it is too long";
-        else if (memcmp(&header, &expected, sizeof(header)) != 0)
-                why = "map: it does not fit the layer's TOC";
         else if ((uint64_t) content.st_size < content_end(a->table))
                 why = "content: it is cut";
         return why ? error_set(e, ERROR_BAD_DATA, ESTALE, "%s/%s", path, why) : 0;
@@ -88,7 +88,7 @@ int audit_open(struct store *s, const struct inventory_item *layer, const struct
         r = check_files(a, layer->path, e);
         if (r < 0)
                 return r;
-        r = pread_full(a->map_fd, a->words, table->chunk_count * sizeof(*a->words), sizeof(struct content_map_header));
+        r = pread_full(a->map_fd, a->words, table->chunk_count * sizeof(*a->words), content_word_offset(0));
         if (r < 0)
                 return error_errno(e, -r, "%s/map", layer->path);
         *ret = steal_ptr(a);
@@ -114,11 +114,6 @@ bool audit_has(const struct audit *a, size_t i)
         return a->table->chunks[i].codec == CODEC_ZEROS || a->words[i] != 0;
 }
 
-static uint64_t word_offset(size_t i)
-{
-        return sizeof(struct content_map_header) + i * sizeof(uint64_t);
-}
-
 /* Hashes the chunk in the file both ways; the digest only where the table has one to compare with. */
 static int hash_chunk(struct audit *a, const struct chunk *chunk, bool with_digest, uint64_t *ret_hash,
                       struct digest *ret_digest)
@@ -142,31 +137,47 @@ static int hash_chunk(struct audit *a, const struct chunk *chunk, bool with_dige
         return r;
 }
 
-/* Reads the chunk between two looks at its word. 0, -EBADMSG with *RET_WHY, -EAGAIN when the word changed. */
+/* A chunk's word, and the epoch that says whether it was away meanwhile. */
+struct look {
+        uint64_t word, epoch;
+};
+
+static int look_at(const struct audit *a, size_t i, struct look *ret)
+{
+        int r = pread_full(a->map_fd, &ret->word, sizeof(ret->word), content_word_offset(i));
+
+        if (r == 0)
+                r = pread_full(a->map_fd, &ret->epoch, sizeof(ret->epoch),
+                               content_epoch_offset(a->table->chunk_count, i));
+        return r;
+}
+
+/* Reads the chunk between two looks. 0, -EBADMSG with *RET_WHY, -EAGAIN when something changed. */
 static int check_once(struct audit *a, size_t i, const char **ret_why)
 {
         const struct chunk *chunk = &a->table->chunks[i];
         bool with_digest = (chunk->flags & CHUNK_DIGEST_CONTENT) && !(chunk->flags & CHUNK_NO_DIGEST);
-        uint64_t before, after, hash = 0;
+        struct look before, after;
+        uint64_t hash = 0;
         struct digest digest;
         int r, hashed;
 
-        r = pread_full(a->map_fd, &before, sizeof(before), word_offset(i));
+        r = look_at(a, i, &before);
         if (r < 0)
                 return r;
-        if (before == 0)
+        if (before.word == 0)
                 return -ENOENT;
         hashed = hash_chunk(a, chunk, with_digest, &hash, &digest);
-        r = pread_full(a->map_fd, &after, sizeof(after), word_offset(i));
+        r = look_at(a, i, &after);
         if (r < 0)
                 return r;
-        if (before != after)
+        if (before.word != after.word || before.epoch != after.epoch)
                 return -EAGAIN;
         if (hashed == -ENODATA || hashed == -EIO)
                 *ret_why = "it can't be read";
         else if (hashed < 0)
                 return hashed;
-        else if (before != content_word(hash))
+        else if (before.word != content_word(hash))
                 *ret_why = "wrong checksum";
         else if (with_digest && memcmp(digest.bytes, chunk->digest, SHA256_SIZE) != 0)
                 *ret_why = "wrong digest";
@@ -183,7 +194,7 @@ int audit_check(struct audit *a, size_t i, struct error *e)
 
         if (chunk->codec == CODEC_ZEROS)
                 return 0;
-        /* What was taken away and put back between the two looks has shown bytes of neither: a second reading tells. */
+        /* Who stores a word may find that he has to take it back: a second reading tells. */
         for (int attempt = 0; attempt < CHECK_ATTEMPTS && (r == -EAGAIN || (r == -EBADMSG && attempt < 2)); attempt++)
                 r = check_once(a, i, &why);
         if (r == -EAGAIN)
@@ -200,7 +211,7 @@ int audit_check(struct audit *a, size_t i, struct error *e)
 int audit_drop(struct audit *a, size_t i, struct error *e)
 {
         const uint64_t absent = 0;
-        int r = pwrite_full(a->map_fd, &absent, sizeof(absent), word_offset(i));
+        int r = pwrite_full(a->map_fd, &absent, sizeof(absent), content_word_offset(i));
 
         if (r < 0)
                 return error_errno(e, -r, "chunk %zu: clearing its word", i);

@@ -22,7 +22,7 @@ void content_map_header_init(struct content_map_header *h, uint64_t chunk_count,
         *h = (struct content_map_header) {
                 .version = CONTENT_MAP_VERSION,
                 .header_length = sizeof(*h),
-                .file_length = sizeof(*h) + chunk_count * sizeof(uint64_t),
+                .file_length = content_stamp_offset(chunk_count, chunk_count),
                 .chunk_count = chunk_count,
                 .identity = identity,
         };
@@ -84,26 +84,47 @@ static void close_files(struct content *c)
         close_fd_ptr(&c->map_fd);
         c->map = NULL;
         c->words = NULL;
+        c->epochs = NULL;
+        c->stamps = NULL;
         c->fd = c->map_fd = -1;
+}
+
+/* What a store that is only read may have from an older regfs. */
+static struct content_map_header first_version(const struct content_map_header *h)
+{
+        struct content_map_header first = *h;
+
+        first.version = 1;
+        first.file_length = content_word_offset(h->chunk_count);
+        return first;
+}
+
+static int check_header(struct content *c, uint64_t length, const struct content_map_header *expected)
+{
+        const struct content_map_header first = first_version(expected);
+        struct content_map_header header;
+        int r = pread_full(c->map_fd, &header, sizeof(header), 0);
+
+        if (r < 0)
+                return r == -ENODATA ? -ESTALE : r;
+        c->has_no_epochs = c->store->lower && memcmp(&header, &first, sizeof(header)) == 0;
+        if (length != (c->has_no_epochs ? first.file_length : expected->file_length))
+                return -ESTALE;
+        return c->has_no_epochs || memcmp(&header, expected, sizeof(header)) == 0 ? 0 : -ESTALE;
 }
 
 /* Returns 0; -ENOENT when one is gone, -ESTALE when they don't fit the table; -errno. */
 static int check_files(struct content *c, const struct content_map_header *expected)
 {
-        struct content_map_header header;
         struct stat content, map;
-        int r;
 
         if (fstat(c->fd, &content) < 0 || fstat(c->map_fd, &map) < 0)
                 return -errno;
         if (content.st_nlink == 0 || map.st_nlink == 0)
                 return -ENOENT; /* removed or replaced since they were opened */
-        if ((uint64_t) content.st_size < content_end(c->table) || (uint64_t) map.st_size != expected->file_length)
+        if ((uint64_t) content.st_size < content_end(c->table))
                 return -ESTALE;
-        r = pread_full(c->map_fd, &header, sizeof(header), 0);
-        if (r < 0)
-                return r == -ENODATA ? -ESTALE : r;
-        return memcmp(&header, expected, sizeof(header)) == 0 ? 0 : -ESTALE;
+        return check_header(c, (uint64_t) map.st_size, expected);
 }
 
 static int copy_words(struct content *c, uint64_t count)
@@ -129,7 +150,9 @@ static int map_words(struct content *c, const struct content_map_header *expecte
                 c->map = NULL;
                 return -errno;
         }
-        c->words = (_Atomic uint64_t *) ((uint8_t *) c->map + sizeof(*expected));
+        c->words = (_Atomic uint64_t *) ((uint8_t *) c->map + content_word_offset(0));
+        c->epochs = (_Atomic uint64_t *) ((uint8_t *) c->map + content_epoch_offset(expected->chunk_count, 0));
+        c->stamps = (_Atomic uint32_t *) ((uint8_t *) c->map + content_stamp_offset(expected->chunk_count, 0));
         return 0;
 }
 
@@ -201,22 +224,8 @@ static int open_directory(struct content *c, const char *directory, const struct
         return r;
 }
 
-static int write_zeros(int fd, uint64_t offset, uint64_t end)
-{
-        static const uint8_t zeros[4 * KIB];
-        int r = 0;
-
-        for (uint64_t n; r == 0 && offset < end; offset += n) {
-                n = MIN(end - offset, (uint64_t) sizeof(zeros));
-                r = pwrite_full(fd, zeros, (size_t) n, offset);
-        }
-        return r;
-}
-
-/* A file of LENGTH bytes: a hole, or HEAD and zeros. What is to be mapped must not have holes: on a tmpfs that is full
- * looking into one ends the process. */
-static int put_fresh(struct store *s, const char *directory, const char *file, uint64_t length, const void *head,
-                     size_t n)
+static int put_fresh(struct store *s, const char *directory, const char *file, uint64_t length,
+                     const struct content_map_header *map)
 {
         _cleanup_draft_ struct store_draft d = STORE_DRAFT_INIT;
         struct error e = ERROR_INIT;
@@ -224,13 +233,10 @@ static int put_fresh(struct store *s, const char *directory, const char *file, u
         int r;
 
         r = store_draft_new(s, &d, &e);
-        if (r < 0)
-                return r;
-        if (ftruncate(d.fd, (off_t) length) < 0)
-                return -errno;
-        r = pwrite_full(d.fd, head, n, 0);
-        if (r == 0 && n > 0)
-                r = write_zeros(d.fd, n, length);
+        if (r == 0 && map)
+                r = content_map_write(d.fd, map, NULL);
+        else if (r == 0 && ftruncate(d.fd, (off_t) length) < 0)
+                r = -errno;
         if (r < 0)
                 return r;
         snprintf(path, sizeof(path), "%s/%s", directory, file);
@@ -243,8 +249,8 @@ static int rebuild(struct content *c, const char *directory, const struct conten
 {
         int r;
 
-        r = put_fresh(c->store, directory, "content", MAX(c->table->content_size, content_end(c->table)), NULL, 0);
-        return r < 0 ? r : put_fresh(c->store, directory, "map", header->file_length, header, sizeof(*header));
+        r = put_fresh(c->store, directory, "content", MAX(c->table->content_size, content_end(c->table)), NULL);
+        return r < 0 ? r : put_fresh(c->store, directory, "map", 0, header);
 }
 
 static bool is_to_be_rebuilt(const struct content *c, int r)
@@ -305,10 +311,11 @@ int content_open(struct store *s, const struct digest *layer, const char *kind, 
         c->name = str_printf("%s %s%s%s", digest_format(layer, name), kind, s->lower ? " in " : "",
                              s->lower ? s->path : "");
         c->states = calloc(table->chunk_count + 1, sizeof(*c->states));
+        c->verified = calloc(table->chunk_count + 1, sizeof(*c->verified));
         c->used = calloc(table->chunk_count + 1, sizeof(*c->used));
-        if (!c->name || !c->states || !c->used)
+        if (!c->name || !c->states || !c->verified || !c->used)
                 return error_oom(e);
-        c->opened = content_tick();
+        c->opened = c->told = content_tick();
         atomic_store(&c->touched, c->opened);
 
         r = open_or_rebuild(c, path);
@@ -333,9 +340,11 @@ struct content *content_close(struct content *c)
         if (!c)
                 return NULL;
         evictor_leave(c);
+        content_tell(c);
         content_lowers_close(&c->lowers);
         close_files(c);
         free(c->states);
+        free(c->verified);
         free(c->used);
         free(c->name);
         free(c);

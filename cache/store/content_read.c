@@ -2,16 +2,33 @@
 
 /* The content of one layer: bytes in a sparse file, presence and checksum of each chunk in one word of the map.
  *
- * Words are loaded through a shared mapping and stored by pwrite: a store through the mapping would end the process
- * with SIGBUS where the disk is full, pwrite says so. A load sees a mapping whose length was checked when the file
- * was opened; regfs replaces maps by rename and never truncates one, so only a hand in the file could still make a
- * load fail. Where mappings are not coherent between machines the words are a copy that is read anew for what it lacks.
+ * In this process each chunk has a state: pins of readers and writers, whether it is unusable although its word could
+ * not be cleared, and whether it is being evicted. This process evicts only, in one step, where there are no pins; who
+ * pins a chunk meanwhile sees that and takes it for absent.
  *
- * In this process each chunk has a state: pins of readers and writers, whether its bytes were verified, whether it is
- * unusable although its word could not be cleared, and whether it is being evicted. The order is always: pin, load the
- * word, use the bytes, load the word once more, unpin. Eviction begins, in one step, only where there are no pins; who
- * pins a chunk meanwhile sees that and takes it for absent. Other processes are kept out by the lock that each has on the
- * layer while it is open. */
+ * Other processes evict from the layer too, whatever is read here. What is right all the same rests on the chunk's
+ * epoch, which never goes back. Who evicts holds the layer's evict lock, makes the epoch odd, clears the word, takes
+ * the bytes away and makes the epoch even, in that order. All others only ever write the chunk's right bytes. So bytes
+ * that were right while the epoch was some even number stay so as long as it has that number:
+ *
+ * A reader may believe what it reads if the bytes were verified before that, in an even epoch, and the epoch is still
+ * the same afterwards. Then it needs no look at the bytes and no lock. Otherwise it believes bytes that have the
+ * word's checksum, and no others: they are right in themselves, wherever they came from. It notes that they are
+ * verified for the epoch that it had loaded before it read them, if that was even.
+ *
+ * A writer stores the word only if the epoch is still the even one that it was before the first byte was written, and
+ * takes it back unless the epoch is the same afterwards: else an eviction may have taken away some of the bytes that
+ * the word vouches for. Who dies in between leaves a word that the next reader's verification finds wrong.
+ *
+ * Who evicts and dies leaves an odd epoch. Nothing is verified in it, so reads go by checksums, until somebody who
+ * could take the evict lock, and so knows that nobody is at it, makes it even.
+ *
+ * Evicting without the lock is the one thing that could do harm; a reader or writer that ignored every lock would
+ * still serve right bytes.
+ *
+ * Where other machines write, none of this holds: two that write neighbouring chunks at the same time may each put back
+ * what the other's part of their common page was before. There a chunk is as good as the last look at it: every read is
+ * verified by checksum, in the very bytes that it gives out. */
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -22,54 +39,15 @@
 #include "regfs/log.h"
 #include "store_internal.h"
 
-#define BLOCK ((uint64_t) 4096)
 #define VERIFY_PIECE (64 * KIB)
+
+/* Chunks that are read at once. */
+#define RUN_MAX 64
 
 /* How often a layer that is used says so to other processes. */
 #define TOUCH_TICKS (60 * TICKS_PER_SECOND)
 
-/* ---- words ---- */
-
-uint64_t content_load_word(const struct content *c, size_t i)
-{
-        return c->words ? atomic_load(&c->words[i]) : 0;
-}
-
-int content_store_words(struct content *c, size_t first, size_t count, uint64_t word)
-{
-        uint64_t words[64];
-        int r = 0;
-
-        for (size_t k = 0; k < MIN(count, ELEMENTSOF(words)); k++)
-                words[k] = word;
-        for (size_t done = 0, n; done < count && r == 0; done += n) {
-                n = MIN(count - done, ELEMENTSOF(words));
-                r = pwrite_full(c->map_fd, words, n * sizeof(word), content_word_offset(first + done));
-                for (size_t k = 0; r == 0 && c->words_are_own && k < n; k++)
-                        atomic_store(&c->words[first + done + k], word);
-        }
-        return r;
-}
-
-/* In a copy of the words: what another machine may have stored since. */
-static uint64_t reload_word(struct content *c, size_t i)
-{
-        uint64_t word;
-
-        if (c->words_are_own && pread_full(c->map_fd, &word, sizeof(word), content_word_offset(i)) == 0)
-                atomic_store(&c->words[i], word);
-        return content_load_word(c, i);
-}
-
-void content_refresh(struct content *c, size_t first, size_t end)
-{
-        if (c->store->remote && end > first)
-                (void) posix_fadvise(c->map_fd, (off_t) content_word_offset(first),
-                                     (off_t) ((end - first) * sizeof(uint64_t)), POSIX_FADV_DONTNEED);
-        for (size_t i = first; c->words_are_own && i < end && i < c->table->chunk_count; i++)
-                if (content_load_word(c, i) == 0)
-                        (void) reload_word(c, i);
-}
+/* ---- presence ---- */
 
 bool content_keeps(const struct content *c)
 {
@@ -150,17 +128,24 @@ static void drop(struct content *c, size_t i, const char *why)
         log_write(c->store->remote ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING,
                   "%s: chunk %zu, content bytes %ju-%ju: %s: dropped from the store", c->name, i,
                   (uintmax_t) chunk->content_offset, (uintmax_t) chunk_end(chunk) - 1, why);
-        atomic_fetch_and(&c->states[i], ~STATE_VERIFIED);
+        atomic_store(&c->verified[i], 0);
         if (c->denied != 0 || c->store->remote || content_store_words(c, i, 1, 0) < 0)
                 atomic_fetch_or(&c->states[i], STATE_WRONG);
 }
 
-/* A read within neighbouring chunks [first, last), without a gap. */
+/* What was known of a chunk before it was read. */
+struct sight {
+        uint64_t epoch;
+        bool verified; /* in it */
+};
+
+/* A read within neighbouring chunks [first, last), RUN_MAX at most, without a gap. */
 struct run {
         size_t first, last;
         uint64_t begin, end;
         uint8_t *out;
         uint32_t tick;
+        struct sight sights[RUN_MAX];
 };
 
 /* N bytes of content from OFFSET on: those that RUN wants go there. */
@@ -195,28 +180,51 @@ static int hash_in_file(struct content *c, const struct chunk *chunk, const stru
         return r;
 }
 
-/* Compares with the word that is there now: bytes that match it are right, whatever happened meanwhile. */
-static int check_hash(struct content *c, size_t i, uint64_t hash)
+static bool is_odd(uint64_t epoch)
+{
+        return epoch & 1;
+}
+
+/* Verified values are odd, or 0. */
+static bool is_verified(const struct content *c, size_t i, uint64_t epoch)
+{
+        uint64_t verified = atomic_load(&c->verified[i]);
+
+        return verified != 0 && verified == epoch + 1;
+}
+
+static void note_verified(struct content *c, size_t i, uint64_t epoch)
+{
+        if (!is_odd(epoch))
+                atomic_store(&c->verified[i], epoch + 1);
+}
+
+/* Compares the bytes' HASH with the word that is there now: bytes that match it are right, whatever happened meanwhile.
+ * EPOCH was loaded before they were read. */
+static int check_hash(struct content *c, size_t i, uint64_t hash, uint64_t epoch)
 {
         uint64_t word = content_load_word(c, i);
 
         if (word == 0)
                 return -EAGAIN;
-        if (word != content_word(hash)) {
-                drop(c, i, "wrong checksum");
-                return -EAGAIN;
+        if (word == content_word(hash)) {
+                note_verified(c, i, epoch);
+                return 0;
         }
-        atomic_fetch_or(&c->states[i], STATE_VERIFIED);
-        return 0;
+        if (!is_odd(epoch) && content_load_epoch(c, i) == epoch)
+                drop(c, i, "wrong checksum");
+        else if (c->words_are_own) /* it is being taken away: a copy is not told so */
+                atomic_store(&c->words[i], 0);
+        return -EAGAIN;
 }
 
-static int verify_in_file(struct content *c, size_t i)
+static int verify_in_file(struct content *c, size_t i, uint64_t epoch)
 {
         uint64_t hash;
         int r = hash_in_file(c, &c->table->chunks[i], NULL, &hash);
 
         if (r == 0)
-                return check_hash(c, i, hash);
+                return check_hash(c, i, hash, epoch);
         if (r == -ENOMEM) /* nothing is known to be wrong with the bytes, but they can't be used */
                 atomic_fetch_or(&c->states[i], STATE_WRONG);
         else
@@ -224,31 +232,45 @@ static int verify_in_file(struct content *c, size_t i)
         return -EAGAIN;
 }
 
-static bool is_verified(struct content *c, size_t i)
-{
-        return atomic_load(&c->states[i]) & STATE_VERIFIED;
-}
-
 static void unpin(struct content *c, size_t i)
 {
         atomic_fetch_sub(&c->states[i], 1);
 }
 
-/* Pins chunk I when it may be read. A read of the whole chunk is verified later, where it lies. */
-static int pin(struct content *c, size_t i, bool whole)
+/* Loads chunk I's epoch, for one who is about to use its bytes. */
+static struct sight look_at(struct content *c, size_t i)
+{
+        struct sight s = { .epoch = atomic_load(&c->verified[i]) - 1, .verified = true };
+
+        /* Where a load is a system call the one afterwards will do. */
+        if (c->words_are_own && s.epoch != EPOCH_NONE)
+                return s;
+        s.epoch = content_load_epoch(c, i);
+        if (is_odd(s.epoch) && content_end_eviction(c, i))
+                s.epoch = content_load_epoch(c, i);
+        s.verified = is_verified(c, i, s.epoch);
+        return s;
+}
+
+/* Pins chunk I when it may be read. Where nobody has verified it yet, that is done here for a part of it, and for a
+ * WHOLE one later, where it lies. */
+static int pin(struct content *c, size_t i, bool whole, struct sight *ret)
 {
         uint32_t state = atomic_fetch_add(&c->states[i], 1);
         int r = 0;
 
-        if (content_load_word(c, i) == 0 && reload_word(c, i) == 0) {
+        if (content_reload_word(c, i) == 0) {
                 /* What comes back here was written by somebody else. */
-                if (state & STATE_VERIFIED)
-                        atomic_fetch_and(&c->states[i], ~STATE_VERIFIED);
+                atomic_store(&c->verified[i], 0);
                 r = -EAGAIN;
         } else if (state & (STATE_WRONG | STATE_EVICTED)) {
                 r = -EAGAIN;
-        } else if (!(state & STATE_VERIFIED) && !whole) {
-                r = verify_in_file(c, i);
+        } else {
+                *ret = look_at(c, i);
+                if (!ret->verified && !whole && !is_odd(ret->epoch)) {
+                        r = verify_in_file(c, i, ret->epoch);
+                        ret->verified = r == 0;
+                }
         }
         if (r < 0)
                 unpin(c, i);
@@ -269,28 +291,57 @@ static uint64_t hash_in_run(const struct content *c, const struct run *run, size
         return XXH3_64bits(run->out + (chunk->content_offset - run->begin), chunk->content_length);
 }
 
-/* The bytes are there: verifies the chunks that nobody has verified yet, and sees that none was taken away
+/* A part of a chunk whose epoch says nothing: reads all of it, and believes that by its checksum alone. */
+static int read_apart(struct content *c, const struct run *run, size_t i)
+{
+        const struct chunk *chunk = &c->table->chunks[i];
+        uint64_t begin = MAX(chunk->content_offset, run->begin), end = MIN(chunk_end(chunk), run->end);
+        _cleanup_free_ uint8_t *bytes = NULL;
+        int r;
+
+        if (content_load_word(c, i) == 0)
+                return -EAGAIN;
+        bytes = malloc(chunk->content_length);
+        if (!bytes || pread_full(c->fd, bytes, chunk->content_length, chunk->content_offset) < 0)
+                return -EAGAIN;
+        r = check_hash(c, i, XXH3_64bits(bytes, chunk->content_length), EPOCH_NONE);
+        if (r == 0)
+                memcpy(run->out + (begin - run->begin), bytes + (begin - chunk->content_offset),
+                       (size_t) (end - begin));
+        return r;
+}
+
+/* The bytes are there: verifies the chunks that nobody had verified before, and sees that none was taken away
  * meanwhile. */
 static int check_run(struct content *c, const struct run *run)
 {
+        uint64_t epochs[RUN_MAX];
         int r = 0;
 
+        content_load_epochs(c, run->first, run->last - run->first, epochs);
         for (size_t i = run->first; i < run->last && r == 0; i++) {
-                if (is_whole(c, run, i) && !is_verified(c, i))
-                        r = check_hash(c, i, hash_in_run(c, run, i));
-                else if (content_load_word(c, i) == 0)
-                        r = -EAGAIN;
+                struct sight s = run->sights[i - run->first];
+
+                if (s.verified && s.epoch == epochs[i - run->first]) {
+                        r = content_load_word(c, i) != 0 ? 0 : -EAGAIN;
+                        continue;
+                }
+                if (s.verified) {
+                        atomic_store(&c->verified[i], 0);
+                        s.epoch = EPOCH_NONE;
+                }
+                r = is_whole(c, run, i) ? check_hash(c, i, hash_in_run(c, run, i), s.epoch) : read_apart(c, run, i);
         }
         return r;
 }
 
-static int read_run(struct content *c, const struct run *run)
+static int read_run(struct content *c, struct run *run)
 {
         size_t pinned = run->first;
         int r = 0;
 
         while (pinned < run->last && r == 0) {
-                r = pin(c, pinned, is_whole(c, run, pinned));
+                r = pin(c, pinned, is_whole(c, run, pinned), &run->sights[pinned - run->first]);
                 if (r == 0)
                         note_use(c, pinned++, run->tick);
         }
@@ -306,13 +357,16 @@ static int read_run(struct content *c, const struct run *run)
         return r < 0 ? -EAGAIN : 0;
 }
 
+/* ---- reading where other machines write ---- */
+
 /* What this machine's cache has of a chunk may be older than what another one has written since. */
 static void forget_pages(struct content *c, size_t i)
 {
         const struct chunk *chunk = &c->table->chunks[i];
 
         (void) posix_fadvise(c->fd, (off_t) chunk->content_offset, (off_t) chunk->content_length, POSIX_FADV_DONTNEED);
-        (void) posix_fadvise(c->map_fd, (off_t) content_word_offset(i), sizeof(uint64_t), POSIX_FADV_DONTNEED);
+        atomic_store(&c->words[i], 0);
+        content_refresh(c, i, i + 1);
 }
 
 /* Chunk I to RUN, verified in the bytes that are copied. */
@@ -323,31 +377,33 @@ static int read_verified(struct content *c, const struct run *run, size_t i)
 
         if (r == 0 && content_load_word(c, i) != content_word(hash)) {
                 forget_pages(c, i);
-                (void) reload_word(c, i);
                 r = hash_in_file(c, &c->table->chunks[i], run, &hash);
         }
-        if (r == 0)
-                return check_hash(c, i, hash);
-        drop(c, i, strerror(-r));
+        if (r == 0 && content_load_word(c, i) == content_word(hash))
+                return 0;
+        if (r < 0 || content_load_word(c, i) != 0)
+                drop(c, i, r < 0 ? strerror(-r) : "wrong checksum");
         return -EAGAIN;
 }
 
-/* read_run where other machines write. Two that write neighbouring chunks at the same time may each put back what the
- * other's part of their common page was before, so a chunk is as good as the last look at it. */
 static int read_run_verified(struct content *c, const struct run *run)
 {
         int r = 0;
 
         for (size_t i = run->first; i < run->last && r == 0; i++) {
-                r = pin(c, i, true);
-                if (r < 0)
-                        break;
+                uint32_t state = atomic_fetch_add(&c->states[i], 1);
+
+                if (content_reload_word(c, i) == 0 || (state & (STATE_WRONG | STATE_EVICTED)))
+                        r = -EAGAIN;
+                else
+                        r = read_verified(c, run, i);
                 note_use(c, i, run->tick);
-                r = read_verified(c, run, i);
                 unpin(c, i);
         }
         return r;
 }
+
+/* ---- reading anything ---- */
 
 /* Where the first byte at OFFSET or behind it lies that is not zero by the table alone, END at most: in chunk *I, which
  * moves on over chunks of zeros. */
@@ -374,7 +430,7 @@ int content_read_here(struct content *c, uint64_t offset, size_t length, void *o
         i = chunk_find(t, offset);
         while (offset < end) {
                 uint64_t begin = data_behind(c, offset, end, &i);
-                struct run run = { .first = i, .last = i, .begin = offset, .end = offset, .tick = tick };
+                struct run run;
                 int r;
 
                 if (begin > offset) {
@@ -383,12 +439,15 @@ int content_read_here(struct content *c, uint64_t offset, size_t length, void *o
                         offset = begin;
                         continue;
                 }
+                run.first = run.last = i;
+                run.begin = offset;
                 run.out = p;
+                run.tick = tick;
                 do {
                         run.end = MIN(chunk_end(&t->chunks[run.last]), end);
                         run.last++;
-                } while (run.end < end && run.last < t->chunk_count && t->chunks[run.last].content_offset == run.end &&
-                         !is_zeros(c, run.last));
+                } while (run.end < end && run.last < t->chunk_count && run.last - run.first < RUN_MAX &&
+                         t->chunks[run.last].content_offset == run.end && !is_zeros(c, run.last));
                 r = c->store->remote ? read_run_verified(c, &run) : read_run(c, &run);
                 if (r < 0)
                         return r;
@@ -409,39 +468,57 @@ int content_read(struct content *c, uint64_t offset, size_t length, void *out)
 
 /* ---- writing ---- */
 
+/* Between chunk I's first byte and this the epoch has not changed: then the word may be there. */
+static int store_word(struct content *c, size_t i, uint64_t word, uint64_t epoch)
+{
+        int r;
+
+        if (content_load_epoch(c, i) != epoch)
+                return -EAGAIN;
+        r = content_store_words(c, i, 1, word);
+        if (r < 0 || content_load_epoch(c, i) == epoch)
+                return r;
+        (void) content_store_words(c, i, 1, 0);
+        return -EAGAIN;
+}
+
+static int write_pinned(struct content *c, size_t i, const void *data)
+{
+        const struct chunk *chunk = &c->table->chunks[i];
+        uint64_t word = content_word(XXH3_64bits(data, chunk->content_length)), epoch = content_load_epoch(c, i);
+        int r;
+
+        if (is_odd(epoch) && content_end_eviction(c, i))
+                epoch = content_load_epoch(c, i);
+        if (is_odd(epoch))
+                return -EAGAIN;
+        if (content_load_word(c, i) == word && is_verified(c, i, epoch) && !(atomic_load(&c->states[i]) & STATE_WRONG))
+                return 0;
+        r = store_write_sparse(c->store, c->fd, data, chunk->content_length, chunk->content_offset, false);
+        if (r == 0)
+                r = store_word(c, i, word, epoch);
+        if (r < 0)
+                return r;
+        note_verified(c, i, epoch);
+        atomic_fetch_and(&c->states[i], ~STATE_WRONG);
+        content_stamp(c, i);
+        return 0;
+}
+
 int content_write(struct content *c, size_t i, const void *data)
 {
-        const struct chunk *chunk;
         uint32_t state;
-        uint64_t word;
         int r;
 
         if (i >= c->table->chunk_count)
                 return -EINVAL;
         if (c->denied != 0)
                 return c->denied;
-        chunk = &c->table->chunks[i];
-        word = content_word(XXH3_64bits(data, chunk->content_length));
-
         state = atomic_fetch_add(&c->states[i], 1);
         note_use(c, i, content_tick());
-        if (state & STATE_EVICTED) {
-                unpin(c, i);
-                return -EAGAIN;
-        }
-        if (content_load_word(c, i) == word && (state & (STATE_VERIFIED | STATE_WRONG)) == STATE_VERIFIED) {
-                unpin(c, i);
-                return 0;
-        }
-        r = store_write_sparse(c->store, c->fd, data, chunk->content_length, chunk->content_offset, false);
-        if (r == 0)
-                r = content_store_words(c, i, 1, word);
-        if (r == 0) {
-                atomic_fetch_or(&c->states[i], STATE_VERIFIED);
-                atomic_fetch_and(&c->states[i], ~STATE_WRONG);
-        } else {
+        r = state & STATE_EVICTED ? -EAGAIN : write_pinned(c, i, data);
+        if (r < 0 && r != -EAGAIN)
                 atomic_store(&c->refused, r);
-        }
         unpin(c, i);
         return r;
 }
@@ -465,47 +542,4 @@ void content_release(struct content *c, size_t first, size_t end)
         if (c->denied == 0 && end > first)
                 (void) store_lock(c->store, c->map_fd, F_UNLCK, content_word_offset(first),
                                   (end - first) * sizeof(uint64_t));
-}
-
-/* ---- eviction ---- */
-
-/* Nobody uses chunk I, and nobody will before it is away. */
-static bool begin_eviction(struct content *c, size_t i)
-{
-        uint32_t state = atomic_load(&c->states[i]);
-
-        return !(state & (STATE_PINS | STATE_EVICTED)) &&
-               atomic_compare_exchange_strong(&c->states[i], &state, (state & STATE_WRONG) | STATE_EVICTED);
-}
-
-/* Blocks that chunks elsewhere have a part of stay. */
-static uint64_t punch(struct content *c, uint64_t begin, uint64_t end)
-{
-        begin = (begin + BLOCK - 1) / BLOCK * BLOCK;
-        end = end / BLOCK * BLOCK;
-        if (begin >= end)
-                return 0;
-        if (fallocate(c->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t) begin, (off_t) (end - begin)) == 0)
-                return end - begin;
-        if (errno == EOPNOTSUPP || errno == ENOSYS || errno == EINVAL)
-                atomic_store(&c->store->punches, false);
-        return 0;
-}
-
-uint64_t content_evict(struct content *c, size_t first, size_t end, size_t *ret_end)
-{
-        const struct chunk *chunks = c->table->chunks;
-        uint64_t freed = 0;
-        size_t i = first;
-
-        while (i < end && begin_eviction(c, i))
-                i++;
-        *ret_end = i;
-        if (i == first)
-                return 0;
-        if (content_store_words(c, first, i - first, 0) == 0)
-                freed = punch(c, chunks[first].content_offset, chunk_end(&chunks[i - 1]));
-        for (size_t k = first; k < i; k++)
-                atomic_fetch_and(&c->states[k], ~STATE_EVICTED);
-        return freed;
 }

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /* The store's limit. Writers count what they write and refuse to keep more than there is room for; one thread looks at
- * the disk when they have written a good deal, and takes away what was not used for longest. Nobody waits for it, other
- * than a layer that is to be closed while chunks of it are on their way out.
+ * the disk when they have written a good deal, and takes away what was not used for longest. Nobody waits for it,
+ * other than a layer that is to be closed while chunks of it are on their way out.
  *
- * Candidates are single chunks of the layers that this process has open, by the clock of their last use, and the content
- * of layers that nobody has open, by their map's modification time. A layer is taken with an exclusive lock: whoever has
- * it open holds a shared one. Without locks between processes (NFS and the like) only layers go that nobody has touched
- * for an hour: who has them open all the same loses his descriptors or goes on with unlinked files, and fetches again.
+ * Candidates are single chunks of the layers that this process has open, whoever else has (content_read.c), by the
+ * clock of their last use here and by what other processes tell of theirs; and the content of layers that nobody has
+ * open, by their map's modification time. Such a layer is taken with an exclusive lock: whoever has it open holds a
+ * shared one. Without locks between processes (NFS and the like) only layers go that nobody has touched for an hour:
+ * who has them open all the same loses his descriptors or goes on with unlinked files, and fetches again.
  *
- * Tables of contents, image indexes and blobs go last: when there is no content left to be taken, and not before they
- * were idle for long. */
+ * Tables of contents, image indexes and blobs go last: when there is no content left to be taken, and not before
+ * they were idle for long. */
 
 #include <stdio.h>
 #include <sys/stat.h>
@@ -32,6 +33,7 @@
 #define REST_MS 2000    /* a last look when writers have come to rest */
 #define STUCK_MS 5000   /* others may have closed what they had open */
 #define RESCAN_MS 60000 /* others write as well */
+#define TELL_TICKS (5 * TICKS_PER_SECOND)
 
 #define LAYER_IDLE_MS ((uint64_t) 60 * 60 * 1000)
 #define FILE_IDLE_MS ((uint64_t) 24 * 60 * 60 * 1000)
@@ -128,21 +130,14 @@ static int add(struct eviction *e, uint64_t idle_ms, struct content *c, size_t c
         return 0;
 }
 
-/* The chunks of C. One that this process has not used is as old as the layer's last use before. */
 static int add_chunks(struct eviction *e, struct content *c)
 {
-        uint32_t now = content_tick();
-        uint64_t before = (uint64_t) (now - c->opened) * 1000 / TICKS_PER_SECOND + c->idle_ms;
         int r = 0;
 
         c->evicted = EVICT_UNTRIED;
-        for (size_t i = 0; i < c->table->chunk_count && r == 0; i++) {
-                uint32_t used = atomic_load_explicit(&c->used[i], memory_order_relaxed);
-                uint64_t idle = (uint64_t) (now - used) * 1000 / TICKS_PER_SECOND;
-
+        for (size_t i = 0; i < c->table->chunk_count && r == 0; i++)
                 if (c->table->chunks[i].codec != CODEC_ZEROS && content_load_word(c, i) != 0)
-                        r = add(e, used == 0 ? before : idle, c, i, NULL);
-        }
+                        r = add(e, content_idle_ms(c, i), c, i, NULL);
         return r;
 }
 
@@ -176,12 +171,11 @@ static int collect(struct eviction *e, const struct usage *u, struct evictor *v)
 
 /* ---- taking away ---- */
 
-/* No other process has C open: until unlock_contents. */
+/* Nobody else takes anything of C away: until unlock_contents. */
 static bool lock_content(struct content *c)
 {
         if (c->evicted == EVICT_UNTRIED)
-                c->evicted = store_lock(c->store, c->map_fd, F_WRLCK, CONTENT_USE_OFFSET, 1) == 0 ? EVICT_LOCKED
-                                                                                                  : EVICT_REFUSED;
+                c->evicted = content_lock_eviction(c) ? EVICT_LOCKED : EVICT_REFUSED;
         return c->evicted == EVICT_LOCKED;
 }
 
@@ -191,7 +185,7 @@ static void unlock_contents(struct eviction *e)
                 struct content *c = e->candidates[k].content;
 
                 if (c && c->evicted == EVICT_LOCKED)
-                        (void) store_lock(c->store, c->map_fd, F_RDLCK, CONTENT_USE_OFFSET, 1);
+                        content_unlock_eviction(c);
                 if (c)
                         c->evicted = EVICT_UNTRIED;
         }
@@ -291,6 +285,20 @@ static void evict_candidates(struct eviction *e)
         }
 }
 
+/* Holds on to the contents that are open, which then stay so: until let_go. */
+static void hold_on(struct evictor *v) REQUIRES(v->lock)
+{
+        v->evicting = true;
+}
+
+static void let_go(struct evictor *v)
+{
+        mutex_lock(&v->lock);
+        v->evicting = false;
+        cond_broadcast(&v->changed);
+        mutex_unlock(&v->lock);
+}
+
 static int evict_content(struct eviction *e, const struct usage *u)
 {
         struct evictor *v = &e->store->evictor;
@@ -298,18 +306,51 @@ static int evict_content(struct eviction *e, const struct usage *u)
 
         mutex_lock(&v->lock);
         r = collect(e, u, v);
-        v->evicting = true;
+        hold_on(v);
         mutex_unlock(&v->lock);
 
         if (r == 0)
                 evict_candidates(e);
         unlock_contents(e);
+        let_go(v);
+        return r;
+}
+
+/* ---- telling ---- */
+
+static struct content **list_contents(struct evictor *v, size_t *ret_count) REQUIRES(v->lock)
+{
+        struct content **list, *c;
+        size_t n = 0;
+
+        TAILQ_FOREACH(c, &v->contents, siblings)
+                n++;
+        list = calloc(n + 1, sizeof(struct content *));
+        *ret_count = list ? n : 0;
+        n = 0;
+        TAILQ_FOREACH(c, &v->contents, siblings) {
+                if (list)
+                        list[n++] = c;
+        }
+        return list;
+}
+
+/* Other processes that evict are to know what this one uses. */
+static void tell_others(struct store *s)
+{
+        _cleanup_free_ struct content **list = NULL;
+        struct evictor *v = &s->evictor;
+        uint32_t tick = content_tick();
+        size_t count;
 
         mutex_lock(&v->lock);
-        v->evicting = false;
-        cond_broadcast(&v->changed);
+        list = list_contents(v, &count);
+        hold_on(v);
         mutex_unlock(&v->lock);
-        return r;
+        for (size_t k = 0; k < count; k++)
+                if (tick - list[k]->told >= TELL_TICKS)
+                        content_tell(list[k]);
+        let_go(v);
 }
 
 /* Whole layers. Their order is that of the directories: who comes to this has a limit that is too low anyway. */
@@ -384,6 +425,7 @@ static uint64_t look(struct store *s)
         struct evictor *v = &s->evictor;
         _cleanup_usage_ struct usage u = { 0 };
 
+        tell_others(s);
         if (usage_scan(s, &u) < 0)
                 return STUCK_PAUSE_MS;
         atomic_store(&v->used, u.total);

@@ -283,9 +283,7 @@ static int write_map(struct layer_draft *d)
             ftruncate(d->content, (off_t) MAX(d->end, d->chunks_end)) < 0)
                 return -errno;
         content_map_header_init(&header, d->count, XXH3_64bits_digest(d->identity));
-        r = write_full(fd, &header, sizeof(header));
-        if (r == 0)
-                r = write_full(fd, d->words, d->count * sizeof(*d->words));
+        r = content_map_write(fd, &header, d->words);
         /* Another machine must not find the names before it can see the bytes. */
         if (r == 0 && d->store->remote)
                 r = store_sync(d->content);

@@ -232,10 +232,9 @@ void evictor_leave(struct content *c);
 
 /* ---- content (content.c) ---- */
 
-/* A chunk's state: three bits, and pins below. */
-#define STATE_VERIFIED ((uint32_t) 1 << 31) /* the bytes in the file have the word's checksum */
-#define STATE_WRONG ((uint32_t) 1 << 30)    /* absent for this process, whatever the word says */
-#define STATE_EVICTED ((uint32_t) 1 << 29)  /* is being taken away: nobody may begin to use it */
+/* A chunk's state: two bits, and pins below. */
+#define STATE_WRONG ((uint32_t) 1 << 31)   /* absent for this process, whatever the word says */
+#define STATE_EVICTED ((uint32_t) 1 << 30) /* is being taken away by this process: nobody in it may begin to use it */
 #define STATE_PINS (STATE_EVICTED - 1)
 
 struct content {
@@ -248,15 +247,21 @@ struct content {
         void *map;
         size_t map_size;
         _Atomic uint64_t *words; /* NULL: there is no map and every chunk is absent */
-        bool words_are_own;      /* a copy of the map's; else they are in MAP */
+        bool words_are_own;      /* a copy of the map's; else they are in MAP, and so are the next two */
+        _Atomic uint64_t *epochs;
+        _Atomic uint32_t *stamps;
+        bool has_no_epochs; /* a map of version 1: anything may be taken away at any time */
         _Atomic uint32_t *states;
-        _Atomic uint32_t *used; /* ticks of each chunk's last use; 0: not by this process */
-        uint32_t opened;        /* tick */
-        uint64_t idle_ms;       /* when it was opened: since somebody used it */
+        _Atomic uint64_t *verified; /* the epoch + 1 in which this process found a chunk's bytes right; or 0 */
+        _Atomic uint32_t *used;     /* ticks of each chunk's last use; 0: not by this process */
+        uint32_t opened;            /* tick */
+        uint32_t told;              /* tick of the last content_tell; the evictor's own, as long as it is in its list */
+        uint64_t idle_ms;           /* when it was opened: since somebody used it */
         _Atomic uint32_t touched;
-        struct content_lowers lowers;                                /* the same layer's in other stores */
-        bool entered;                                                /* in the evictor's list */
-        enum { EVICT_UNTRIED, EVICT_LOCKED, EVICT_REFUSED } evicted; /* the evictor's own: has it the layer's lock? */
+        struct content_lowers lowers; /* the same layer's in other stores */
+        bool entered;                 /* in the evictor's list */
+        atomic_bool evicts;           /* somebody in this process has, or asks for, the lock on CONTENT_EVICT_OFFSET */
+        enum { EVICT_UNTRIED, EVICT_LOCKED, EVICT_REFUSED } evicted; /* the evictor's own: has it that lock? */
         TAILQ_ENTRY(content) siblings;                               /* guarded by the evictor's lock */
 };
 
@@ -274,19 +279,58 @@ static inline uint64_t content_word_offset(size_t i)
         return 64 + i * sizeof(uint64_t);
 }
 
-/* Behind the words: a shared lock there says that the layer is open, an exclusive one that it is being evicted from. */
+/* Bytes far behind the map's end that are only locked. Who has the layer open holds a shared lock on the first; who
+ * takes all of it away, and wants nobody to have it open, an exclusive one. Who takes chunks away, or ends what a dead
+ * process has begun to take away, holds the second exclusively. */
 #define CONTENT_USE_OFFSET ((uint64_t) 1 << 61)
+#define CONTENT_EVICT_OFFSET (CONTENT_USE_OFFSET + 1)
+
+/* ---- the map of a content that is open (content_map.c) ---- */
 
 uint64_t content_load_word(const struct content *c, size_t i);
 int content_store_words(struct content *c, size_t first, size_t count, uint64_t word);
 
-/* Takes the chunks [first, end), which have one neighbouring range, away when nobody uses them: clears their words and
- * gives their blocks back. The layer is locked exclusively. Stops at the first one that is in use; *RET_END is behind
- * the last that is away. Returns the bytes that it gave back, about. */
+/* The word, loaded anew where it is a copy and 0: what another machine may have stored since. */
+uint64_t content_reload_word(struct content *c, size_t i);
+
+/* No epoch of a map: odd, and never one that something was verified in. */
+#define EPOCH_NONE UINT64_MAX
+
+/* The epochs of COUNT chunks, as they are after all that was read before; EPOCH_NONE where there are none. */
+void content_load_epochs(struct content *c, size_t first, size_t count, uint64_t *out);
+uint64_t content_load_epoch(struct content *c, size_t i);
+
+/* To the next odd epoch, or the next even one. By the holder of the evict lock. */
+int content_raise_epochs(struct content *c, size_t first, size_t count, bool odd);
+
+/* Writes down, for other processes, that chunk I is used now; which chunks this one has used since it did that last. */
+void content_stamp(struct content *c, size_t i);
+void content_tell(struct content *c);
+
+/* How long nobody has used chunk I, as far as this process has it told. */
+uint64_t content_idle_ms(const struct content *c, size_t i);
+
+/* ---- taking chunks away (content_evict.c) ---- */
+
+/* The layer's evict lock: false when another process has it, or another thread, or there are no locks. */
+bool content_lock_eviction(struct content *c);
+void content_unlock_eviction(struct content *c);
+
+/* Takes the chunks [first, end), which have one neighbouring range, away when nobody in this process uses them: clears
+ * their words and gives their blocks back. The caller has the evict lock. Stops at the first one that is in use;
+ * *RET_END is behind the last that is away. Returns the bytes that it gave back, about. */
 uint64_t content_evict(struct content *c, size_t first, size_t end, size_t *ret_end);
 
-/* The file "map": this header, then a 64-bit word for each chunk (0 = absent, else XXH3-64 of its bytes | 1).
- * IDENTITY binds it to the cut of the content space into chunks. */
+/* Ends the eviction of chunk I that a process has begun and not lived to end. False when it lives, or this one may not
+ * write. */
+bool content_end_eviction(struct content *c, size_t i);
+
+/* ---- the file "map" (content.c) ---- */
+
+/* This header; then a 64-bit word for each chunk (0 = absent, else XXH3-64 of its bytes | 1); a 64-bit epoch for each
+ * (odd while it is being taken away, see content_read.c); and 32 bits for each that say when it was last used (unix
+ * seconds, about; 0: nobody has said). IDENTITY binds it to the cut of the content space into chunks. Version 1 ended
+ * behind the words. */
 struct content_map_header {
         char magic[8];
         uint32_t version;
@@ -300,9 +344,23 @@ struct content_map_header {
 _Static_assert(sizeof(struct content_map_header) == 64, "the header is part of the file format, and words follow it");
 
 #define CONTENT_MAP_MAGIC "REGFSMAP"
-#define CONTENT_MAP_VERSION 1
+#define CONTENT_MAP_VERSION 2
+
+static inline uint64_t content_epoch_offset(size_t chunk_count, size_t i)
+{
+        return content_word_offset(chunk_count) + i * sizeof(uint64_t);
+}
+
+static inline uint64_t content_stamp_offset(size_t chunk_count, size_t i)
+{
+        return content_epoch_offset(chunk_count, chunk_count) + i * sizeof(uint32_t);
+}
 
 void content_map_header_init(struct content_map_header *h, uint64_t chunk_count, uint64_t identity);
+
+/* A map with these words (NULL: all absent) to the empty file FD, without holes: on some filesystems (tmpfs) a load
+ * from one needs room on the disk. Returns 0 or -errno. */
+int content_map_write(int fd, const struct content_map_header *h, const uint64_t *words);
 
 /* The identity of a table: XXH3-64 of {content offset, content length} of each row. Row by row, so that a layer
  * draft need not keep them. */

@@ -67,10 +67,10 @@ uid_t store_owner(const struct store *s);
 /* What the store is kept to where nobody says otherwise. */
 #define STORE_LIMIT_DEFAULT (10 * GIB)
 
-/* The store is kept to so many bytes by taking away what was not used for longest: single chunks of layers that this
- * process has open, whole layers otherwise, and none that another process has open. Before anything is written; by
- * default there is no limit. For a moment there may be more: 1/32 of the limit, but 8 MiB at least and 256 MiB at most;
- * from there on what is read is not kept. */
+/* The store is kept to so many bytes by taking away what was not used for longest: single chunks of layers that
+ * this process has open, whoever else has, and whole layers that nobody has open. Before anything is written; by
+ * default there is no limit. For a moment there may be more: 1/32 of the limit, but 8 MiB at least and 256 MiB at
+ * most; from there on what is read is not kept. */
 void store_set_limit(struct store *s, uint64_t bytes);
 
 /* ---- what a store cannot take ----
@@ -239,7 +239,8 @@ int store_layer_remove(struct store *s, const struct digest *layer, const char *
 
 /* The decoded bytes of one layer: a sparse file and a map with one word for each chunk (0 = absent, else XXH3 | 1).
  * Thread-safe and shared with other processes. No read or write needs a lock. TABLE is borrowed and outlives the
- * content. While it is open, no other process evicts anything of the layer. */
+ * content. While it is open, nobody takes the layer away whole, but any process that has it open may at any time take
+ * away chunks that it does not use itself. */
 struct content;
 
 /* Opens content and map; files that are missing or of another cut into chunks are begun afresh. Where that is

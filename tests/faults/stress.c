@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Everything that threads share, at once: readers of random ranges of several layers, whose blobs fail, dawdle and lie
- * now and then; a pool that has room for a few flights; a limit so low that chunks are evicted all the time; readers that
- * leave early; and tokens that are asked for before each request, from a server of moods. What is delivered is right,
- * what fails says why, everything ends and nothing is left. Bounded by work, which REGFS_STRESS multiplies. */
+/* Everything that threads share, at once: readers of random ranges of several layers, whose blobs fail, dawdle and
+ * lie now and then; a pool that has room for a few flights; a store that is opened twice, as by two processes, with
+ * a limit so low that each evicts chunks all the time; readers that leave early; and tokens that are asked for
+ * before each request, from a server of moods. What is delivered is right, what fails says why, everything ends and
+ * nothing is left. Bounded by work, which REGFS_STRESS multiplies. */
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -21,6 +22,8 @@
 #include "regfs/text.h"
 
 #define LAYERS 3
+#define PROCESSES 2
+#define OPENINGS (LAYERS * PROCESSES)
 #define CHUNKS 96
 #define CHUNK_LENGTH (96 * KIB)
 #define LAYER_SIZE ((uint64_t) CHUNKS * CHUNK_LENGTH)
@@ -194,10 +197,10 @@ struct stressed_layer {
 
 static struct stressed {
         struct place place;
-        struct store *store;
+        struct store *stores[PROCESSES];
         struct pool *pool, *replies;
         struct workers *workers;
-        struct stressed_layer layers[LAYERS];
+        struct stressed_layer openings[OPENINGS]; /* of layer k % LAYERS by process k / LAYERS */
 } all;
 
 static void make_rows(struct stressed_layer *l, unsigned layer)
@@ -230,9 +233,10 @@ static void make_rows(struct stressed_layer *l, unsigned layer)
         };
 }
 
-static void open_layer(unsigned layer)
+static void open_layer(unsigned k)
 {
-        struct stressed_layer *l = &all.layers[layer];
+        struct stressed_layer *l = &all.openings[k];
+        const unsigned layer = k % LAYERS;
         struct error e = ERROR_INIT;
 
         make_rows(l, layer);
@@ -241,7 +245,7 @@ static void open_layer(unsigned layer)
                 .layer = layer,
         };
         assert_int_equal(digest_of(DIGEST_SHA256, &layer, sizeof(layer), &l->blob.blob.digest), 0);
-        if (content_open(all.store, &l->blob.blob.digest, "plain", &l->table, &l->content, &e) < 0)
+        if (content_open(all.stores[k / LAYERS], &l->blob.blob.digest, "plain", &l->table, &l->content, &e) < 0)
                 fail_msg("%s", e.message);
 
         const struct fetcher_options o = {
@@ -334,14 +338,15 @@ static int read_later(struct reading *r, uint64_t *seed)
 
 static void read_somewhere(uint64_t *seed)
 {
-        struct reading r = { .layer = (unsigned) (next_random(seed) % LAYERS) };
+        unsigned opening = (unsigned) (next_random(seed) % OPENINGS);
+        struct reading r = { .layer = opening % LAYERS };
         uint64_t length = 1 + next_random(seed) % READ_MAX, offset = next_random(seed) % (LAYER_SIZE - length);
         int result;
 
         if (chance(seed, 3))
                 offset %= 8 * CHUNK_LENGTH; /* where all meet */
         r.part = (struct fetch_part) {
-                .fetcher = all.layers[r.layer].fetcher,
+                .fetcher = all.openings[opening].fetcher,
                 .offset = offset,
                 .length = (size_t) length,
         };
@@ -393,14 +398,18 @@ static void open_all(void)
         struct error e = ERROR_INIT;
 
         assert_int_equal(place_make(&all.place), 0);
-        if (store_open(all.place.store, &all.store, &e) < 0 || workers_new("flight", 6, &all.workers, &e) < 0)
+        for (unsigned k = 0; k < PROCESSES; k++) {
+                if (store_open(all.place.store, &all.stores[k], &e) < 0)
+                        fail_msg("%s", e.message);
+                store_set_limit(all.stores[k], CACHE_SIZE);
+        }
+        if (workers_new("flight", 6, &all.workers, &e) < 0)
                 fail_msg("%s", e.message);
-        store_set_limit(all.store, CACHE_SIZE);
         assert_int_equal(pool_new(POOL_SIZE, &all.pool), 0);
         assert_int_equal(pool_new(READERS * READ_MAX, &all.replies), 0);
         assert_int_equal(token_cache_new(&tokens), 0);
         token_cache_set_clock(tokens, fast_clock, NULL);
-        for (unsigned k = 0; k < LAYERS; k++)
+        for (unsigned k = 0; k < OPENINGS; k++)
                 open_layer(k);
 }
 
@@ -415,9 +424,9 @@ static void expect_empty(struct pool *p)
 
 static void close_all(void)
 {
-        for (unsigned k = 0; k < LAYERS; k++) {
-                fetcher_free(all.layers[k].fetcher);
-                content_close(all.layers[k].content);
+        for (unsigned k = 0; k < OPENINGS; k++) {
+                fetcher_free(all.openings[k].fetcher);
+                content_close(all.openings[k].content);
         }
         workers_free(all.workers);
         expect_empty(all.pool);
@@ -425,7 +434,8 @@ static void close_all(void)
         pool_free(all.pool);
         pool_free(all.replies);
         tokens = token_cache_free(tokens);
-        store_close(all.store);
+        for (unsigned k = 0; k < PROCESSES; k++)
+                store_close(all.stores[k]);
         assert_int_equal(place_remove(&all.place), 0);
 }
 
@@ -440,10 +450,10 @@ static void every_byte_is_right_and_every_read_ends(void **state)
                 assert_int_equal(thread_start(&threads[k], "reader", reader, (void *) (k + 1)), 0);
         for (size_t k = 0; k < READERS; k++)
                 assert_int_equal(pthread_join(threads[k], NULL), 0);
-        for (size_t k = 0; k < LAYERS; k++) {
+        for (size_t k = 0; k < OPENINGS; k++) {
                 struct fetch_stats s;
 
-                fetcher_get_stats(all.layers[k].fetcher, &s);
+                fetcher_get_stats(all.openings[k].fetcher, &s);
                 chunks += s.chunks;
                 refetches += s.refetches;
                 joined += s.joined;
@@ -462,7 +472,7 @@ static void every_byte_is_right_and_every_read_ends(void **state)
         /* There was some of everything. */
         assert_true(delivered > 0 && failed > 0 && cancelled > 0 && early > 0);
         assert_true(lies > 0 && refetches > 0 && joined > 0 && tokens_given > 0 && tokens_refused > 0);
-        assert_true(chunks > LAYERS * CHUNKS); /* or nothing was evicted */
+        assert_true(chunks > OPENINGS * CHUNKS); /* or nothing was evicted */
 }
 
 int main(void)

@@ -11,7 +11,9 @@
 
 #define KIND "plain"
 #define CONTENT_SIZE 10000
-#define MAP_SIZE (sizeof(struct content_map_header) + ELEMENTSOF(chunks) * sizeof(uint64_t))
+#define MAP_SIZE (content_stamp_offset(ELEMENTSOF(chunks), ELEMENTSOF(chunks)))
+
+#define MAP_MAX 1000
 
 /* Neighbours, a gap, zeros. */
 static const struct chunk chunks[] = {
@@ -27,6 +29,9 @@ static const struct chunk_table table = { .chunks = chunks,
 static const struct digest layer = { .algorithm = DIGEST_SHA256, .bytes = { 4 } };
 static char place[PLACE_MAX];
 static struct store *store;
+
+_Static_assert(ELEMENTSOF(chunks) * 20 + sizeof(struct content_map_header) <= MAP_MAX,
+               "MAP_MAX is a map's size at least");
 
 static void clean_up(void)
 {
@@ -60,8 +65,8 @@ static const char *file_path(const char *file, char path[STORE_PATH_MAX])
 
 /* ---- content and map ---- */
 
-/* CONTENT has CONTENT_SIZE bytes. */
-static void make_map(uint8_t choice, const uint8_t **data, size_t *size, const uint8_t *content, uint8_t map[MAP_SIZE])
+/* CONTENT has CONTENT_SIZE bytes, MAP has MAP_SIZE. */
+static void make_map(uint8_t choice, const uint8_t **data, size_t *size, const uint8_t *content, uint8_t *map)
 {
         struct content_map_header header;
         size_t n = MIN(*size, MAP_SIZE);
@@ -122,7 +127,7 @@ static void check_read(struct content *c, const uint8_t *map, const uint8_t *con
 
 static void check_content(uint8_t choice, const uint8_t *data, size_t size)
 {
-        uint8_t map[MAP_SIZE], content[CONTENT_SIZE] = { 0 }, filled[5000], again[5000];
+        uint8_t map[MAP_MAX], content[CONTENT_SIZE] = { 0 }, filled[5000], again[5000];
         _cleanup_(content_close_ptr) struct content *c = NULL;
         size_t map_size, content_size, offset, length;
         char path[STORE_PATH_MAX];

@@ -10,6 +10,8 @@
 #define CHUNKS 5
 #define CONTENT_SIZE 400000
 #define MAP_HEADER 64
+#define MAP_WORDS_END (MAP_HEADER + 8 * CHUNKS)
+#define MAP_SIZE (MAP_WORDS_END + (8 + 4) * CHUNKS) /* epochs and stamps behind the words */
 #define LAYER_DIRECTORY "layers/sha256/" HEX_X "/plain"
 #define CONTENT LAYER_DIRECTORY "/content"
 #define MAP LAYER_DIRECTORY "/map"
@@ -195,4 +197,22 @@ static inline size_t lines_with(const char *path, const char *text)
                 n += strstr(line, text) != NULL;
         fclose(f);
         return n;
+}
+
+/* Reads some of a chunk, or all of it: which, *SEED says, and moves on. *RET is the chunk. Returns 0; -EILSEQ for wrong
+ * bytes; what content_read says. OUT has CONTENT_SIZE bytes. */
+static inline int read_at_random(const struct layer *l, struct content *c, uint64_t *seed, uint8_t *out, size_t *ret)
+{
+        size_t i, begin, length;
+        uint64_t offset;
+        int r;
+
+        *seed = *seed * 6364136223846793005u + 1442695040888963407u;
+        i = (*seed >> 33) % CHUNKS;
+        begin = (*seed >> 60) & 1 ? 0 : (*seed >> 40) % l->rows[i].content_length;
+        length = l->rows[i].content_length - begin;
+        offset = l->rows[i].content_offset + begin;
+        *ret = i;
+        r = content_read(c, offset, length, out);
+        return r < 0 ? r : memcmp(out, l->bytes + offset, length) == 0 ? 0 : -EILSEQ;
 }

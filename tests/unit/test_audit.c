@@ -146,8 +146,8 @@ static void files_that_do_not_fit_are_told_apart(void **state)
         } cuts[] = {
                 { MAP, 0, "map: it is cut" },
                 { MAP, 40, "map: it is cut" },
-                { MAP, MAP_HEADER + 8 * CHUNKS - 1, "map: it is cut" },
-                { MAP, MAP_HEADER + 8 * CHUNKS + 1, "map: it is too long" },
+                { MAP, MAP_SIZE - 1, "map: it is cut" },
+                { MAP, MAP_SIZE + 1, "map: it is too long" },
                 { CONTENT, 384001, "content: it is cut" },
         };
         struct layer *l = *state;

@@ -318,7 +318,7 @@ static void empty_map(struct layer *l)
 
 static void longer_map(struct layer *l)
 {
-        poke(l, MAP, MAP_HEADER + 8 * CHUNKS, "x", 1);
+        poke(l, MAP, MAP_SIZE, "x", 1);
 }
 
 static void other_magic(struct layer *l)
@@ -328,7 +328,23 @@ static void other_magic(struct layer *l)
 
 static void other_version(struct layer *l)
 {
-        poke(l, MAP, 8, "\x02", 1);
+        poke(l, MAP, 8, "\x03", 1);
+}
+
+/* Its words would fit. */
+static void first_version(struct layer *l)
+{
+        const uint64_t length = MAP_WORDS_END;
+
+        poke(l, MAP, 8, "\x01", 1);
+        poke(l, MAP, 16, &length, sizeof(length));
+        assert_int_equal(truncate(below(&l->place, MAP), MAP_WORDS_END), 0);
+}
+
+/* All there is, with another length. */
+static void words_alone(struct layer *l)
+{
+        assert_int_equal(truncate(below(&l->place, MAP), MAP_WORDS_END), 0);
 }
 
 static void no_map(struct layer *l)
@@ -359,8 +375,8 @@ static void fewer_chunks(struct layer *l)
 static void files_that_do_not_fit_are_begun_afresh(void **state)
 {
         static void (*const damages[])(struct layer *) = {
-                truncate_map, empty_map,  longer_map,    other_magic, other_version,
-                no_map,       no_content, short_content, other_cut,   fewer_chunks,
+                truncate_map, empty_map, longer_map, other_magic,   other_version, first_version,
+                words_alone,  no_map,    no_content, short_content, other_cut,     fewer_chunks,
         };
         struct layer *l = *state;
 

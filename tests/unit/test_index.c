@@ -73,9 +73,9 @@ static void file_in_the_layer_is_found_where_its_bytes_are(void **state)
 {
         static const char text[] = "NAME=\"regfs fixture\"\nID=fixture\nVERSION_ID=1\n";
         struct bench *b = *state;
-        _cleanup_(content_close_ptr) struct content *content = NULL;
         _cleanup_(blob_free_ptr) struct blob *blob = NULL;
         _cleanup_(toc_close_ptr) struct toc *t = NULL;
+        _cleanup_(content_close_ptr) struct content *content = NULL;
         _cleanup_buf_ struct buf bytes = { 0 };
         char out[sizeof(text)] = "";
         uint32_t etc, file;

@@ -96,8 +96,8 @@ static void each_thing_is_listed_once_as_what_it_is(void **state)
         assert_int_equal(item->parts[INVENTORY_TOC].apparent, 3);
         assert_int_equal(item->parts[INVENTORY_CONTENT].apparent, content.st_size);
         assert_int_equal(item->parts[INVENTORY_CONTENT].disk, content.st_blocks * 512);
-        assert_int_equal(item->parts[INVENTORY_MAP].apparent, MAP_HEADER + 8 * CHUNKS);
-        assert_int_equal(item->size.apparent, 3 + content.st_size + MAP_HEADER + 8 * CHUNKS);
+        assert_int_equal(item->parts[INVENTORY_MAP].apparent, MAP_SIZE);
+        assert_int_equal(item->size.apparent, 3 + content.st_size + MAP_SIZE);
         inventory_clear(&i);
 }
 

@@ -2,6 +2,7 @@
 
 /* Stores behind one's own. */
 
+#include "cache/store/store_internal.h"
 #include "content_fixture.h"
 #include "regfs/log.h"
 
@@ -266,6 +267,80 @@ static void damaged_chunk_is_read_from_the_next_store(void **state)
         content_close(c);
 }
 
+/* Its owner goes on using it, and asks nobody. */
+static void chunk_that_a_lower_stores_owner_takes_away_is_absent(void **state)
+{
+        struct layer *l = *state;
+        struct content *c, *owners = NULL;
+        struct store *owner = NULL;
+
+        publish_lower(l);
+        c = open_above(l);
+        assert_int_equal(store_open(lower_path(l, ""), &owner, NULL), 0);
+        assert_int_equal(content_open(owner, &l->digest, "plain", &l->table, &owners, NULL), 0);
+        for (size_t k = 0; k < 2; k++) {
+                for (size_t i = 0; i < CHUNKS; i++) {
+                        size_t end;
+
+                        assert_true(reads_chunk(l, c, i));
+                        assert_true(reads(l, c, l->rows[i].content_offset + 1, 100));
+                        assert_true(content_lock_eviction(owners));
+                        (void) content_evict(owners, i, i + 1, &end);
+                        content_unlock_eviction(owners);
+                        if (i == 2 || i == 4) { /* whose bytes are zeros, or no block of their own */
+                                assert_true(reads_chunk(l, c, i));
+                                assert_true(reads(l, c, l->rows[i].content_offset + 1, 100));
+                        } else {
+                                assert_int_equal(read_result(c, l->rows[i].content_offset + 1, 100 + k * 3000),
+                                                 -EAGAIN);
+                                assert_int_equal(read_chunk_result(l, c, i), -EAGAIN);
+                        }
+                        assert_int_equal(content_write(owners, i, bytes_of(l, i)), 0);
+                }
+                content_refresh(c->lowers.items[0], 0, CHUNKS);
+        }
+        /* Left half way: it still has its bytes. */
+        assert_int_equal(content_raise_epochs(owners, 0, CHUNKS, true), 0);
+        for (size_t i = 0; i < CHUNKS; i++) {
+                assert_true(reads_chunk(l, c, i));
+                assert_true(reads(l, c, l->rows[i].content_offset + 1, 100));
+        }
+        content_close(owners);
+        store_close(owner);
+        content_close(c);
+}
+
+/* A map that says nothing of what is taken away: each read is verified. */
+static void lower_content_of_the_first_version_is_used(void **state)
+{
+        struct layer *l = *state;
+        const uint64_t length = MAP_WORDS_END;
+        struct content *c;
+
+        publish_lower(l);
+        poke_lower(l, MAP, 8, "\x01", 1);
+        assert_int_equal(truncate(lower_path(l, MAP), MAP_WORDS_END), 0);
+        c = open_above(l);
+        assert_false(content_has(c, 0)); /* the length is not that of the version */
+        content_close(c);
+        poke_lower(l, MAP, 16, &length, sizeof(length));
+        c = open_content(l);
+        for (int k = 0; k < 2; k++) {
+                assert_true(reads(l, c, 0, CONTENT_SIZE));
+                assert_true(reads(l, c, 4999, 2));
+                assert_true(reads(l, c, 100000, 200000));
+        }
+        poke_lower(l, CONTENT, 5001, "damage", 6);
+        assert_int_equal(read_result(c, 40000, 1), -EAGAIN);
+        assert_false(content_has(c, 1));
+        assert_true(reads_chunk(l, c, 0));
+        content_close(c);
+        c = open_content(l);
+        assert_int_equal(read_chunk_result(l, c, 1), -EAGAIN);
+        assert_false(content_has(c, 1));
+        content_close(c);
+}
+
 static void lower_content_of_another_cut_is_not_used(void **state)
 {
         struct layer *l = *state;
@@ -499,6 +574,10 @@ int main(void)
                 cmocka_unit_test_setup_teardown(chunk_that_no_store_has_is_absent, layer_setup, layer_teardown),
                 cmocka_unit_test_setup_teardown(damaged_chunk_of_a_lower_store_is_absent, layer_setup, layer_teardown),
                 cmocka_unit_test_setup_teardown(damaged_chunk_is_read_from_the_next_store, layer_setup, layer_teardown),
+                cmocka_unit_test_setup_teardown(chunk_that_a_lower_stores_owner_takes_away_is_absent, layer_setup,
+                                                layer_teardown),
+                cmocka_unit_test_setup_teardown(lower_content_of_the_first_version_is_used, layer_setup,
+                                                layer_teardown),
                 cmocka_unit_test_setup_teardown(lower_content_of_another_cut_is_not_used, layer_setup, layer_teardown),
                 cmocka_unit_test_setup_teardown(second_lower_store_is_looked_into, layer_setup, layer_teardown),
                 cmocka_unit_test_setup_teardown(lower_store_is_not_written, layer_setup, layer_teardown),

@@ -8,6 +8,7 @@
 #include <sys/resource.h>
 #include <sys/statvfs.h>
 
+#include "cache/store/store_internal.h"
 #include "content_fixture.h"
 #include "regfs/log.h"
 #include "regfs/thread.h"
@@ -71,17 +72,12 @@ static void *crowd_reads(void *arg)
 
         /* Until there was enough to see: reads of a chunk that is away don't count. */
         for (unsigned done = 0; done < 400;) {
-                size_t i, begin, length;
-                uint64_t offset;
+                size_t i;
+                int r = read_at_random(w->layer, w->contents[(seed >> 50) & 1], &seed, out, &i);
 
-                seed = seed * 6364136223846793005u + 1442695040888963407u;
-                i = (seed >> 33) % CHUNKS;
-                begin = seed & 1 ? 0 : (seed >> 40) % w->layer->rows[i].content_length;
-                length = w->layer->rows[i].content_length - begin;
-                offset = w->layer->rows[i].content_offset + begin;
-                if (content_read(w->contents[(seed >> 50) & 1], offset, length, out) < 0)
+                if (r == -EAGAIN)
                         continue;
-                atomic_fetch_add(&w->wrong, memcmp(out, w->layer->bytes + offset, length) != 0);
+                atomic_fetch_add(&w->wrong, r < 0);
                 done++;
         }
         atomic_fetch_sub(&w->readers, 1);
@@ -420,6 +416,43 @@ static void full_disk_costs_content_and_nothing_else(void **state)
         run_in_child(full_disk, &l->place, "no root with a mount namespace");
 }
 
+/* On tmpfs, to load from a hole of a mapping is to want room on the disk; where there is none it is the end of the
+ * process. */
+static void full_disk_and_a_large_map(const struct place *p)
+{
+        static struct chunk rows[5000];
+        const struct chunk_table table = { .chunks = rows, .chunk_count = ELEMENTSOF(rows), .content_size = 5000 };
+        struct digest digest = { .algorithm = DIGEST_SHA256 };
+        struct content *c = NULL;
+        struct store *s = NULL;
+
+        for (size_t i = 0; i < ELEMENTSOF(rows); i++)
+                rows[i] = (struct chunk) { .content_offset = i, .content_length = 1, .codec = CODEC_STORED };
+        private_mounts();
+        make_small_disk(p->store, "2M");
+        CHECK(store_open(p->store, &s, NULL) == 0);
+        CHECK(content_open(s, &digest, "plain", &table, &c, NULL) == 0);
+        CHECK(content_keeps(c));
+        fill_disk(below(p, "filler"));
+        for (size_t i = 0; i < ELEMENTSOF(rows); i++) {
+                CHECK(!content_has(c, i));
+                CHECK(read_result(c, i, 1) == -EAGAIN);
+                (void) content_write(c, i, "x");
+                CHECK(content_load_epoch(c, i) == 0);
+                CHECK(content_idle_ms(c, i) < 60000);
+        }
+        content_close(c);
+        store_close(s);
+        CHECK(umount(p->store) == 0);
+}
+
+static void map_on_a_full_disk_is_read_without_harm(void **state)
+{
+        struct layer *l = *state;
+
+        run_in_child(full_disk_and_a_large_map, &l->place, "no root with a mount namespace");
+}
+
 /* No root needed: a limit on the size of files makes writes fail as a full disk does. */
 static void limited_file_size(const struct place *p)
 {
@@ -459,6 +492,7 @@ int main(void)
                 TEST(content_without_write_permission_works),
                 TEST(read_only_layer_without_map_is_all_absent),
                 TEST(last_twentieth_of_the_disk_is_left_free),
+                TEST(map_on_a_full_disk_is_read_without_harm),
                 TEST(full_disk_costs_content_and_nothing_else),
                 TEST(failing_writes_cost_content_and_nothing_else),
         };
