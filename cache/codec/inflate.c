@@ -157,7 +157,7 @@ static int self_test_inflate(struct self_test *t, const struct inflate_ops *ops,
         if (status != INFLATE_END || io.in != t->stream + t->stream_size || io.out_length != 1 ||
             memcmp(t->result, t->content, TEST_SIZE) != 0)
                 return error_set(e, ERROR_OTHER, EIO, "the inflated bytes differ");
- if (t->stops < TEST_MIN_STOPS || t->unaligned < TEST_MIN_STOPS / 2)
+        if (t->stops < TEST_MIN_STOPS || t->unaligned < TEST_MIN_STOPS / 2)
                 return error_set(e, ERROR_OTHER, EIO, "only %zu stops at blocks, %zu of them inside a byte", t->stops,
                                  t->unaligned);
         return 0;
