@@ -154,6 +154,9 @@ class FullDiskTest(TestCase):
         self.assert_right(mount, 'plain')
         self.assert_said_once(mount, disk)
         mount.umount()
+        mount = self.bed.mount(self.reference('plain'), '--plain-http', '--cache-dir', 'store', cwd=disk.path)
+        self.assert_right(mount, 'plain')
+        mount.umount()
         self.assertFalse(disk.store.exists())
 
     def test_the_table_of_one_layer_fits(self):
