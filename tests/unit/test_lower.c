@@ -310,6 +310,43 @@ static void chunk_that_a_lower_stores_owner_takes_away_is_absent(void **state)
         content_close(c);
 }
 
+static void punch_lower(const struct layer *l, uint64_t offset, size_t n)
+{
+        int fd = open(lower_path(l, CONTENT), O_RDWR | O_CLOEXEC);
+
+        assert_true(fd >= 0);
+        assert_int_equal(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t) offset, (off_t) n), 0);
+        close(fd);
+}
+
+/* What another machine has taken away may be in the file sooner than in the map, as far as this one sees it. */
+static void hole_that_no_epoch_tells_of_is_not_read(void **state)
+{
+        struct layer *l = *state;
+        const struct chunk *chunk = &l->rows[3];
+        uint64_t block = chunk->content_offset + 8192;
+        struct content *c;
+
+        publish_lower(l);
+        c = open_above(l);
+        for (size_t i = 0; i < CHUNKS; i++) {
+                assert_true(reads_chunk(l, c, i));
+                assert_true(reads(l, c, l->rows[i].content_offset + 1, 100));
+        }
+        assert_int_equal(block % 4096, 0);
+        punch_lower(l, block, 4096);
+        assert_true(reads(l, c, block - 4096, 4096));
+        assert_true(reads(l, c, block + 4096, 100));
+        assert_int_equal(read_result(c, block, 4096), -EAGAIN);
+        assert_int_equal(read_result(c, block + 4000, 96), -EAGAIN);
+        assert_int_equal(read_result(c, block - 100, 200), -EAGAIN);
+        assert_int_equal(read_result(c, block + 4095, 200), -EAGAIN);
+        assert_int_equal(read_result(c, 0, CONTENT_SIZE), -EAGAIN);
+        assert_int_equal(read_chunk_result(l, c, 3), -EAGAIN);
+        assert_true(reads_chunk(l, c, 1));
+        content_close(c);
+}
+
 /* A map that says nothing of what is taken away: each read is verified. */
 static void lower_content_of_the_first_version_is_used(void **state)
 {
@@ -576,6 +613,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(damaged_chunk_is_read_from_the_next_store, layer_setup, layer_teardown),
                 cmocka_unit_test_setup_teardown(chunk_that_a_lower_stores_owner_takes_away_is_absent, layer_setup,
                                                 layer_teardown),
+                cmocka_unit_test_setup_teardown(hole_that_no_epoch_tells_of_is_not_read, layer_setup, layer_teardown),
                 cmocka_unit_test_setup_teardown(lower_content_of_the_first_version_is_used, layer_setup,
                                                 layer_teardown),
                 cmocka_unit_test_setup_teardown(lower_content_of_another_cut_is_not_used, layer_setup, layer_teardown),
