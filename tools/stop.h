@@ -11,7 +11,8 @@ enum stop_mode {
         STOP_ENDS,      /* as without all this */
 };
 
-/* For the whole process. SIGPIPE is ignored but for STOP_ENDS: who writes is told. */
+/* For the whole process. STOP_ASKS and STOP_ASKS_ONCE have SIGPIPE ignored, so that who writes is told; STOP_ENDS leaves
+ * that as it is. */
 void stop_on_signals(enum stop_mode mode);
 
 /* One has asked. */

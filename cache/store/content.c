@@ -244,7 +244,8 @@ static int put_fresh(struct store *s, const char *directory, const char *file, u
 }
 
 /* Empty files in place of what is missing or doesn't fit. Readers of the old ones go on with those. The old map goes
- * first: nobody is to pair it with the new content, and take chunks of that away by epochs that others don't look at. */
+ * first: nobody is to pair it with the new content, and take chunks of that away by epochs that others don't look
+ * at. */
 static int rebuild(struct content *c, const char *directory, const struct content_map_header *header)
 {
         char map[STORE_PATH_MAX + 16];
