@@ -120,7 +120,7 @@ static void use_is_told_when_the_layer_is_closed_and_by_the_evictor(void **state
 struct crowd {
         struct layer *layer;
         struct content *contents[PROCESSES];
-        atomic_uint readers, wrong, evicted, hits;
+        atomic_uint readers, wrong, evicted;
 };
 
 struct member {
