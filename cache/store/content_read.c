@@ -130,6 +130,14 @@ static void drop(struct content *c, size_t i, const char *why)
                 atomic_fetch_or(&c->states[i], STATE_WRONG);
 }
 
+/* Chunk I is being taken away, or is away, and a copy of the words is not told so. Nor may the map go on saying that it
+ * is there: who reads its word anew would look for the bytes here again and again. */
+static void forget(struct content *c, size_t i)
+{
+        if (c->denied != 0 || content_store_words(c, i, 1, 0) < 0)
+                atomic_store(&c->words[i], 0);
+}
+
 /* The checksum of a whole chunk as it is in the file. */
 static int hash_in_file(struct content *c, const struct chunk *chunk, uint64_t *ret)
 {
@@ -184,8 +192,8 @@ static int check_hash(struct content *c, size_t i, uint64_t hash, uint64_t epoch
         }
         if (!is_odd(epoch) && content_load_epoch(c, i) == epoch)
                 drop(c, i, "wrong checksum");
-        else if (c->words_are_own) /* it is being taken away: a copy is not told so */
-                atomic_store(&c->words[i], 0);
+        else if (c->words_are_own)
+                forget(c, i);
         return -EAGAIN;
 }
 

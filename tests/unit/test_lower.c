@@ -310,9 +310,9 @@ static void chunk_that_a_lower_stores_owner_takes_away_is_absent(void **state)
         content_close(c);
 }
 
-static void punch_lower(const struct layer *l, uint64_t offset, size_t n)
+static void punch(const char *path, uint64_t offset, size_t n)
 {
-        int fd = open(lower_path(l, CONTENT), O_RDWR | O_CLOEXEC);
+        int fd = open(path, O_RDWR | O_CLOEXEC);
 
         assert_true(fd >= 0);
         assert_int_equal(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t) offset, (off_t) n), 0);
@@ -334,7 +334,7 @@ static void hole_that_no_epoch_tells_of_is_not_read(void **state)
                 assert_true(reads(l, c, l->rows[i].content_offset + 1, 100));
         }
         assert_int_equal(block % 4096, 0);
-        punch_lower(l, block, 4096);
+        punch(lower_path(l, CONTENT), block, 4096);
         assert_true(reads(l, c, block - 4096, 4096));
         assert_true(reads(l, c, block + 4096, 100));
         assert_int_equal(read_result(c, block, 4096), -EAGAIN);
@@ -344,6 +344,27 @@ static void hole_that_no_epoch_tells_of_is_not_read(void **state)
         assert_int_equal(read_result(c, 0, CONTENT_SIZE), -EAGAIN);
         assert_int_equal(read_chunk_result(l, c, 3), -EAGAIN);
         assert_true(reads_chunk(l, c, 1));
+        content_close(c);
+}
+
+/* Or whoever wants it would look for it there again and again. */
+static void chunk_with_such_a_hole_is_absent_from_then_on(void **state)
+{
+        struct layer *l = *state;
+        struct content *c;
+
+        layer_open_store(l);
+        l->store->remote = true;
+        assert_int_equal(publish(l, 10007), 0);
+        c = open_content(l);
+        assert_true(reads_chunk(l, c, 3));
+        assert_true(reads(l, c, l->rows[3].content_offset + 1, 100));
+        punch(below(&l->place, CONTENT), l->rows[3].content_offset + 8192, 4096);
+        assert_int_equal(read_result(c, l->rows[3].content_offset + 8192, 4096), -EAGAIN);
+        content_refresh(c, 0, CHUNKS);
+        assert_false(content_has(c, 3));
+        assert_int_equal(content_write(c, 3, bytes_of(l, 3)), 0);
+        assert_true(reads_chunk(l, c, 3));
         content_close(c);
 }
 
@@ -614,6 +635,8 @@ int main(void)
                 cmocka_unit_test_setup_teardown(chunk_that_a_lower_stores_owner_takes_away_is_absent, layer_setup,
                                                 layer_teardown),
                 cmocka_unit_test_setup_teardown(hole_that_no_epoch_tells_of_is_not_read, layer_setup, layer_teardown),
+                cmocka_unit_test_setup_teardown(chunk_with_such_a_hole_is_absent_from_then_on, layer_setup,
+                                                layer_teardown),
                 cmocka_unit_test_setup_teardown(lower_content_of_the_first_version_is_used, layer_setup,
                                                 layer_teardown),
                 cmocka_unit_test_setup_teardown(lower_content_of_another_cut_is_not_used, layer_setup, layer_teardown),
