@@ -285,9 +285,9 @@ static bool ask_anew(struct arrival *a, unsigned attempts)
         return attempts < MAX(blob_doubt(a->flight->fetcher->options.blob), 1U);
 }
 
-/* Chunk I out of the range that is arriving, where those from NEXT on are not settled yet. Bytes that are wrong are asked
- * for once more, in a request of their own; that ends the common range, and the next unit begins another one for all
- * that is left. Returns 0, or -errno when nothing else comes either. */
+/* Chunk I out of the range that is arriving, where those from NEXT on are not settled yet. Bytes that are wrong are
+ * asked for once more, in a request of their own; that ends the common range, and the next unit begins another one for
+ * all that is left. Returns 0, or -errno when nothing else comes either. */
 static int fetch_chunk(struct arrival *a, size_t i, size_t next, struct error *e)
 {
         const struct chunk *c = chunk_row(a->flight, i);

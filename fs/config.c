@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The config of an image is read for its platform, and because an image without a right one is none. It comes in a thread
- * of its own, beside the layers' tables; only a layer that is to be read whole waits for it. */
+/* The config of an image is read for its platform, and because an image without a right one is none. It comes in a
+ * thread of its own, beside the layers' tables; only a layer that is to be read whole waits for it. */
 
 #include "image_internal.h"
 #include "regfs/log.h"

@@ -96,7 +96,7 @@ int image_remember(struct image *i, const struct document *d, struct error *e);
 
 /* ---- config.c ---- */
 
-/* Begins to read the config that DESCRIPTOR names, which it takes; beside the caller where it comes from a registry.
+/* Begins to read the config that DESCRIPTOR names, which it takes; beside the caller where the store does not have it.
  * WANTED is borrowed until config_end; CHOSEN: an index said that the image is for it. */
 int config_begin(struct image *i, struct descriptor *descriptor, const struct platform *wanted, bool chosen,
                  struct error *e);

@@ -69,7 +69,8 @@ int command_parse_size(const char *s, size_t *ret);
 /* "regfs: MESSAGE" on standard error; returns the exit code. */
 int command_failed(const struct error *e);
 
-/* Behind the last word on standard output: R, or what became of those still on their way. Returns 0 or -errno with E. */
+/* Behind the last word on standard output: R, or what became of those still on their way. Returns 0, or -errno with
+ * E. */
 int command_printed(int r, struct error *e);
 
 /* A progress bar on standard error when that is a terminal, redrawn in place. */

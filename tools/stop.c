@@ -13,6 +13,13 @@ static void on_stop(int signal)
         requested = 1;
 }
 
+static bool is_ignored(int number)
+{
+        struct sigaction now;
+
+        return sigaction(number, NULL, &now) == 0 && now.sa_handler == SIG_IGN;
+}
+
 void stop_on_signals(enum stop_mode mode)
 {
         struct sigaction action = {
@@ -23,7 +30,8 @@ void stop_on_signals(enum stop_mode mode)
         sigemptyset(&action.sa_mask);
         sigaction(SIGINT, &action, NULL);
         sigaction(SIGTERM, &action, NULL);
-        sigaction(SIGHUP, &action, NULL);
+        if (!is_ignored(SIGHUP)) /* nohup(1) wants it so */
+                sigaction(SIGHUP, &action, NULL);
         if (mode != STOP_ENDS)
                 signal(SIGPIPE, SIG_IGN);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* Signals that ask a command to come to an end: SIGINT, SIGTERM and SIGHUP. */
+/* Signals that ask a command to come to an end: SIGINT, SIGTERM and, unless that was ignored when the process began,
+ * SIGHUP. */
 
 #include <stdbool.h>
 
@@ -11,7 +12,8 @@ enum stop_mode {
         STOP_ENDS,      /* as without all this */
 };
 
-/* For the whole process. SIGPIPE is ignored but for STOP_ENDS: who writes is told. */
+/* For the whole process. STOP_ASKS and STOP_ASKS_ONCE have SIGPIPE ignored, so that who writes is told; STOP_ENDS
+ * leaves that as it is. */
 void stop_on_signals(enum stop_mode mode);
 
 /* One has asked. */

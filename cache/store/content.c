@@ -243,12 +243,17 @@ static int put_fresh(struct store *s, const char *directory, const char *file, u
         return store_draft_move(&d, path, &e);
 }
 
-/* Empty files in place of what is missing or doesn't fit. Readers of the old ones go on with those. Between the two
- * renames somebody may pair the old map with the new content: its words then fail verification, once. */
+/* Empty files in place of what is missing or doesn't fit. Readers of the old ones go on with those. The old map goes
+ * first: nobody is to pair it with the new content, and take chunks of that away by epochs that others don't look
+ * at. */
 static int rebuild(struct content *c, const char *directory, const struct content_map_header *header)
 {
+        char map[STORE_PATH_MAX + 16];
         int r;
 
+        snprintf(map, sizeof(map), "%s/map", directory);
+        if (unlinkat(c->store->fd, map, 0) < 0 && errno != ENOENT)
+                return -errno;
         r = put_fresh(c->store, directory, "content", MAX(c->table->content_size, content_end(c->table)), NULL);
         return r < 0 ? r : put_fresh(c->store, directory, "map", 0, header);
 }

@@ -3,6 +3,7 @@
 /* Taking chunks of an open layer away, whoever else has it open; content_read.c says why that is safe. */
 
 #include <fcntl.h>
+#include <sys/stat.h>
 
 #include "store_internal.h"
 
@@ -10,14 +11,22 @@
 
 /* ---- the evict lock ---- */
 
+/* Others may have the content open, who look for epochs in another map. */
+static bool map_was_replaced(const struct content *c)
+{
+        struct stat content, map;
+
+        return fstat(c->map_fd, &map) < 0 || fstat(c->fd, &content) < 0 || (map.st_nlink == 0 && content.st_nlink > 0);
+}
+
 bool content_lock_eviction(struct content *c)
 {
         /* A copy of the words, or a file that can't be written, is not one to evict from; nor may two do so, as
          * they could where locks have no effect. */
         if (c->denied != 0 || !c->epochs || atomic_exchange(&c->evicts, true))
                 return false;
-        if (atomic_load(&c->store->locks) && store_lock(c->store, c->map_fd, F_WRLCK, CONTENT_EVICT_OFFSET, 1) == 0 &&
-            atomic_load(&c->store->locks))
+        if (!map_was_replaced(c) && atomic_load(&c->store->locks) &&
+            store_lock(c->store, c->map_fd, F_WRLCK, CONTENT_EVICT_OFFSET, 1) == 0 && atomic_load(&c->store->locks))
                 return true;
         atomic_store(&c->evicts, false);
         return false;

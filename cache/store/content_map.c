@@ -129,6 +129,12 @@ static bool is_later(uint32_t tick, uint32_t before)
         return tick != 0 && (int32_t) (tick - before) >= 0;
 }
 
+/* Ticks from USED to NOW: 0 where another thread has used something since NOW. */
+static uint32_t ticks_since(uint32_t used, uint32_t now)
+{
+        return is_later(now, used) ? now - used : 0;
+}
+
 static uint32_t seconds_now(void)
 {
         struct timespec t;
@@ -153,10 +159,10 @@ static bool update_stamps(const struct content *c, size_t first, size_t count, u
 
         for (size_t k = 0; k < count; k++) {
                 uint32_t used = atomic_load_explicit(&c->used[first + k], memory_order_relaxed);
-                uint32_t ago = (tick - used) / TICKS_PER_SECOND;
+                uint32_t ago = ticks_since(used, tick) / TICKS_PER_SECOND;
 
                 stamps[k] = atomic_load_explicit(&c->stamps[first + k], memory_order_relaxed);
-                if (!is_later(used, c->told) || (int32_t) (now - ago - stamps[k]) <= 0)
+                if (!is_later(used, c->told) || (stamps[k] != 0 && (int32_t) (now - ago - stamps[k]) <= 0))
                         continue;
                 stamps[k] = now - ago;
                 changed = true;
@@ -193,7 +199,7 @@ uint64_t content_idle_ms(const struct content *c, size_t i)
 {
         uint32_t tick = content_tick(), used = atomic_load_explicit(&c->used[i], memory_order_relaxed);
         uint32_t stamp = c->stamps ? atomic_load_explicit(&c->stamps[i], memory_order_relaxed) : 0;
-        uint64_t here = (uint64_t) (tick - used) * 1000 / TICKS_PER_SECOND, elsewhere;
+        uint64_t here = (uint64_t) ticks_since(used, tick) * 1000 / TICKS_PER_SECOND, elsewhere;
 
         if (used == 0 && stamp == 0) /* as long as the layer was idle when it was opened, and since then */
                 return (uint64_t) (tick - c->opened) * 1000 / TICKS_PER_SECOND + c->idle_ms;

@@ -23,6 +23,9 @@
  * Who evicts and dies leaves an odd epoch. Nothing is verified in it, so reads go by checksums, until somebody who
  * could take the evict lock, and so knows that nobody is at it, makes it even.
  *
+ * Where another machine evicts, a filesystem may show its holes sooner than its epochs, for as long as it keeps what it
+ * knows of the map. There blocks that are all zeros, which is what a hole looks like, go by the checksum each time.
+ *
  * Evicting without the lock is the one thing that could do harm; a reader or writer that ignored every lock would
  * still serve right bytes.
  *
@@ -40,6 +43,7 @@
 #include "store_internal.h"
 
 #define VERIFY_PIECE (64 * KIB)
+#define BLOCK ((uint64_t) 4096) /* holes consist of such */
 
 /* Chunks that are read at once. */
 #define RUN_MAX 64
@@ -133,6 +137,14 @@ static void drop(struct content *c, size_t i, const char *why)
                 atomic_fetch_or(&c->states[i], STATE_WRONG);
 }
 
+/* Chunk I is being taken away, or is away, and a copy of the words is not told so. Nor may the map go on saying that it
+ * is there: who reads its word anew would look for the bytes here again and again. */
+static void forget(struct content *c, size_t i)
+{
+        if (c->denied != 0 || content_store_words(c, i, 1, 0) < 0)
+                atomic_store(&c->words[i], 0);
+}
+
 /* What was known of a chunk before it was read. */
 struct sight {
         uint64_t epoch;
@@ -213,8 +225,8 @@ static int check_hash(struct content *c, size_t i, uint64_t hash, uint64_t epoch
         }
         if (!is_odd(epoch) && content_load_epoch(c, i) == epoch)
                 drop(c, i, "wrong checksum");
-        else if (c->words_are_own) /* it is being taken away: a copy is not told so */
-                atomic_store(&c->words[i], 0);
+        else if (c->words_are_own)
+                forget(c, i);
         return -EAGAIN;
 }
 
@@ -311,6 +323,20 @@ static int read_apart(struct content *c, const struct run *run, size_t i)
         return r;
 }
 
+/* Zeros where an eviction could have left them, in the part of chunk I that was read. */
+static bool may_have_a_hole(const struct content *c, const struct run *run, size_t i)
+{
+        const struct chunk *chunk = &c->table->chunks[i];
+        uint64_t at = MAX(chunk->content_offset, run->begin), end = MIN(chunk_end(chunk), run->end), next;
+
+        for (; at < end; at = next) {
+                next = MIN((at / BLOCK + 1) * BLOCK, end);
+                if (bytes_are_zero(run->out + (at - run->begin), (size_t) (next - at)))
+                        return true;
+        }
+        return false;
+}
+
 /* The bytes are there: verifies the chunks that nobody had verified before, and sees that none was taken away
  * meanwhile. */
 static int check_run(struct content *c, const struct run *run)
@@ -322,14 +348,16 @@ static int check_run(struct content *c, const struct run *run)
         for (size_t i = run->first; i < run->last && r == 0; i++) {
                 struct sight s = run->sights[i - run->first];
 
-                if (s.verified && s.epoch == epochs[i - run->first]) {
+                bool was_away = s.verified && s.epoch != epochs[i - run->first];
+
+                if (s.verified && !was_away && !(c->words_are_own && may_have_a_hole(c, run, i))) {
                         r = content_load_word(c, i) != 0 ? 0 : -EAGAIN;
                         continue;
                 }
-                if (s.verified) {
+                if (was_away)
                         atomic_store(&c->verified[i], 0);
+                if (s.verified)
                         s.epoch = EPOCH_NONE;
-                }
                 r = is_whole(c, run, i) ? check_hash(c, i, hash_in_run(c, run, i), s.epoch) : read_apart(c, run, i);
         }
         return r;

@@ -2,7 +2,7 @@
 
 /* The store's limit. Writers count what they write and refuse to keep more than there is room for; one thread looks at
  * the disk when they have written a good deal, and takes away what was not used for longest. Nobody waits for it,
- * other than a layer that is to be closed while chunks of it are on their way out.
+ * other than a layer that is to be closed while chunks are on their way out or their use is written down.
  *
  * Candidates are single chunks of the layers that this process has open, whoever else has (content_read.c), by the
  * clock of their last use here and by what other processes tell of theirs; and the content of layers that nobody has

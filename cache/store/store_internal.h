@@ -312,7 +312,8 @@ uint64_t content_idle_ms(const struct content *c, size_t i);
 
 /* ---- taking chunks away (content_evict.c) ---- */
 
-/* The layer's evict lock: false when another process has it, or another thread, or there are no locks. */
+/* The layer's evict lock: false when another process has it, or another thread, when there are no locks, or when
+ * somebody has put another map in the place of this one. */
 bool content_lock_eviction(struct content *c);
 void content_unlock_eviction(struct content *c);
 

@@ -47,16 +47,28 @@ static bool is_reference(const char *index)
         return index && !str_eq(index, "auto") && !str_eq(index, "none") && !str_eq(index, "referrers");
 }
 
+/* The directory that the one at PATH is in, which is not empty, takes its place. */
+static void go_up(char *path)
+{
+        char *slash = strrchr(path, '/');
+
+        if (!slash)
+                strcpy(path, ".");
+        else if (slash == path)
+                path[1] = '\0';
+        else
+                *slash = '\0';
+}
+
 /* A store that could not be made for want of room is to meet the same error again. */
 static int allow_making(struct sandbox *s, const char *path, struct error *e)
 {
         _cleanup_free_ char *above = strdup(path);
-        char *slash;
 
         if (!above)
                 return error_oom(e);
-        while (access(above, F_OK) < 0 && (slash = strrchr(above, '/')) && slash > above)
-                *slash = '\0';
+        while (access(above, F_OK) < 0 && !str_eq(above, ".") && !str_eq(above, "/"))
+                go_up(above);
         return sandbox_allow(s, above, SANDBOX_MAKE, e);
 }
 

@@ -91,7 +91,7 @@ static int take_time(struct toc_parser *p, const char *text, size_t n)
 {
         struct known_time *known = &p->known_time;
 
-        if (n != known->length || memcmp(text, known->text, n) != 0) {
+        if (known->length == 0 || n != known->length || memcmp(text, known->text, n) != 0) {
                 known->length = 0;
                 if (toc_time_parse(text, n, &known->seconds, &known->nanoseconds) < 0)
                         return parser_refuse(p, "modtime: no time of RFC 3339");

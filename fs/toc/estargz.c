@@ -23,6 +23,7 @@
 #define EXTERNAL_MAGIC "STARGZEXTERNALTOC"
 
 #define TABLE_NAME "stargz.index.json"
+#define TABLE_TAR_MAX (EMBEDDED_TOC_MAX + 1 * MIB) /* with the headers and the padding around the table */
 
 /* ---- the footer ---- */
 
@@ -112,7 +113,8 @@ struct toc_decoder {
         void *context;
         struct scan *gzip;
         struct tar_scanner *tar;
-        uint64_t position; /* in the tar: of the next byte out of gzip */
+        uint64_t decoded;
+        uint64_t position; /* in the tar: of the next byte out of gzip, until the table is complete */
         bool found;        /* the table's entry, whose data is [begin, end) of the tar */
         uint64_t begin, end;
 };
@@ -142,6 +144,9 @@ static int on_tar(void *context, const uint8_t *data, size_t n, struct error *e)
         uint64_t from, to;
         int r;
 
+        d->decoded += n;
+        if (d->decoded > TABLE_TAR_MAX)
+                return error_set(e, ERROR_BAD_DATA, EBADMSG, "more than %zu MiB of tar", TABLE_TAR_MAX / MIB);
         if (is_complete(d))
                 return 0;
         r = tar_scanner_feed(d->tar, data, n, e);

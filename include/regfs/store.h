@@ -273,8 +273,9 @@ bool content_has(struct content *c, size_t i);
  * chunks read as zeros. Never short. */
 int content_read(struct content *c, uint64_t offset, size_t length, void *out);
 
-/* Stores chunk I: its bytes, then its word. A failure (-EROFS; -ENOSPC, also where only 5 % of the disk are left; -EDQUOT
- * at the store's limit) is returned but harms nothing: the chunk is absent. */
+/* Stores chunk I: its bytes, then its word. A failure (-EROFS; -ENOSPC, also where only 5 % of the disk are left;
+ * -EDQUOT at the store's limit; -EAGAIN where somebody takes the chunk away meanwhile, of which nothing follows for
+ * the next one) is returned but harms nothing: the chunk is absent. */
 int content_write(struct content *c, size_t i, const void *data);
 
 /* Claims the chunks [first, *RET_END), as many as are free from FIRST up to END, for this process to fetch: 0. -EAGAIN

@@ -6,11 +6,11 @@ import unittest
 
 import images
 import stargz
-from fault_proxy import FaultProxy, delay
+from fault_proxy import FaultProxy
 from oracle import Oracle
 from registry import Registry
 from test_index import IndexCase
-from testbed import TestCase, run
+from testbed import TestCase, run, wait_until
 from tocfile import CHUNKS, CHUNK_DIGEST, CHUNK_SIZE
 
 BLOCK = 4096
@@ -154,13 +154,21 @@ class FullDiskTest(TestCase):
         self.assert_right(mount, 'plain')
         self.assert_said_once(mount, disk)
         mount.umount()
+        mount = self.bed.mount(self.reference('plain'), '--plain-http', '--cache-dir', 'store', cwd=disk.path)
+        self.assert_right(mount, 'plain')
+        mount.umount()
         self.assertFalse(disk.store.exists())
 
     def test_the_table_of_one_layer_fits(self):
         disk = Disk.tmpfs(self.bed, 8 << 20)
         disk.fill(leave=256 << 10)
-        # The other one's table has been given up when this one comes.
-        self.proxy.rule(delay(1), path=self.layout.json(self.images['plain'])['layers'][0]['digest'], times=1)
+
+        def wait(exchange):
+            """The other one's table has been given up, and its draft is gone, when this one comes."""
+            wait_until(lambda: any('cannot be written' in log.read_text() for log in self.bed.dir.glob('log-*')) and
+                       len(list(disk.store.glob('tmp/*'))) <= 1, 'no room for a table')
+            exchange.relay()
+        self.proxy.rule(wait, path=self.layout.json(self.images['plain'])['layers'][0]['digest'], times=1)
         mount = self.mount(disk, 'plain', env={'TMPDIR': str(disk.path)})
         self.assert_right(mount, 'plain')
         self.assert_said_once(mount, disk)

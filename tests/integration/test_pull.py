@@ -4,13 +4,15 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
+import threading
 import time
 import unittest
 
 import images
-from fault_proxy import FaultProxy, slow, status
+from fault_proxy import FaultProxy, hang, slow, status
 from oracle import Oracle
 from registry import Registry
 from testbed import BAD_DATA, NOT_FOUND, TOP, USAGE, TestCase, regfs_binary, wait_until
@@ -129,6 +131,20 @@ class PullTest(PullCase):
         self.ranges_apart(self.big_layer)
         self.proxy.close()
         self.check_big(self.bed.mount(self.reference('big'), '--plain-http', '--offline'))
+
+    def test_a_terminal_that_goes_away_ends_it_unless_that_is_to_be_ignored(self):
+        for prefix, code in ((), 1), (('nohup',), 0):
+            with self.subTest(prefix):
+                go = threading.Event()
+                shutil.rmtree(self.bed.store.path, ignore_errors=True)
+                self.proxy.clear()
+                self.proxy.rule(hang(until=go), path='/blobs/', times=1)
+                process = self.bed.start(*prefix, regfs_binary(), 'pull', '--plain-http', self.reference('lazy'),
+                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                wait_until(lambda: self.proxy.active > 0, 'a blob is asked for')
+                process.send_signal(signal.SIGHUP)
+                go.set()
+                self.assertEqual(process.wait(30), code, process.stderr.read())
 
     def test_interrupted_while_a_layer_is_indexed(self):
         self.proxy.rule(slow(MIB // 4, 0.3), path='/blobs/' + self.big_layer)

@@ -19,6 +19,8 @@ import tempfile
 import time
 import unittest
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # regfs leaves it ignored where it was when it was started
+
 TOP = pathlib.Path(__file__).resolve().parents[2]
 FIXTURES = TOP / 'tests/fixtures'
 MARK = 'REGFS_TEST_BED'  # in the environment of every process that a bed starts: how it finds them again

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+#include <sys/inotify.h>
+
 #include "content_fixture.h"
 #include "regfs/log.h"
 
@@ -403,6 +405,43 @@ static void files_that_do_not_fit_are_begun_afresh(void **state)
         }
 }
 
+/* The place of WHAT happening to NAME among the events that INOTIFY has. */
+static size_t find_event(const char *events, size_t n, uint32_t what, const char *name)
+{
+        size_t place = 0;
+
+        for (size_t at = 0; at < n; place++) {
+                const struct inotify_event *event = (const struct inotify_event *) (events + at);
+
+                if ((event->mask & what) && str_eq(event->name, name))
+                        return place;
+                at += sizeof(*event) + event->len;
+        }
+        fail_msg("nothing happened to %s", name);
+        return place;
+}
+
+/* Who paired them would take chunks away by epochs that nobody else looks at. */
+static void old_map_is_gone_before_there_is_new_content(void **state)
+{
+        _Alignas(struct inotify_event) char events[4096];
+        _cleanup_close_ int inotify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+        struct layer *l = *state;
+        ssize_t n;
+
+        content_close(publish_and_open(l));
+        no_content(l);
+        assert_true(inotify >= 0);
+        assert_true(inotify_add_watch(inotify, below(&l->place, LAYER_DIRECTORY), IN_DELETE | IN_MOVED_TO) >= 0);
+        content_close(open_content(l));
+        n = read(inotify, events, sizeof(events));
+        assert_true(n > 0);
+        assert_in_range(find_event(events, (size_t) n, IN_DELETE, "map"), 0,
+                        find_event(events, (size_t) n, IN_MOVED_TO, "content"));
+        assert_in_range(find_event(events, (size_t) n, IN_MOVED_TO, "content"), 0,
+                        find_event(events, (size_t) n, IN_MOVED_TO, "map"));
+}
+
 static void content_that_is_replaced_goes_on_for_those_who_have_it_open(void **state)
 {
         struct layer *l = *state;
@@ -476,6 +515,7 @@ int main(void)
                 TEST(chunk_that_was_away_is_verified_again),
                 TEST(damage_is_logged_once),
                 TEST(files_that_do_not_fit_are_begun_afresh),
+                TEST(old_map_is_gone_before_there_is_new_content),
                 TEST(content_that_is_replaced_goes_on_for_those_who_have_it_open),
                 TEST(content_without_a_place_is_all_absent),
                 TEST(empty_layer_works),

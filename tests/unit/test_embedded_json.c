@@ -248,6 +248,7 @@ static void members_that_are_wrong_are_named(_unused_ void **state)
         REFUSED("{\"name\":\"a\\u0000b\"}", "name: a NUL");
         REFUSED("{\"linkName\":\"\\u0000\"}", "linkName: a NUL");
         REFUSED("{\"modtime\":\"yesterday\"}", "modtime");
+        REFUSED("{\"modtime\":\"\"}", "modtime");
         REFUSED("{\"modtime\":5}", "modtime has a value of the wrong type");
         REFUSED("{\"digest\":\"sha256:00\"}", "digest: no SHA-256");
         REFUSED("{\"digest\":\"" SHA "\\u0000\"}", "digest: no SHA-256");

@@ -385,6 +385,29 @@ static void what_follows_a_table_is_judged_in_any_pieces_alike(_unused_ void **s
         }
 }
 
+/* Few bytes that are many more when they are decoded, before the table and behind it. */
+static void tar_around_a_table_is_bounded(_unused_ void **state)
+{
+        _cleanup_free_ uint8_t *zeros = calloc(1, 8 * MIB);
+        static const char json[] = "{\"version\":1,\"entries\":[]}";
+        _cleanup_buf_ struct buf tar = { 0 }, member = { 0 };
+
+        assert_non_null(zeros);
+        append_tar(&tar, "stargz.index.json", json, strlen(json));
+        append_gzip(&member, zeros, 8 * MIB);
+        for (int with_table = 0; with_table < 2; with_table++) {
+                _cleanup_buf_ struct buf packed = { 0 }, out = { 0 };
+                struct error e = ERROR_INIT;
+
+                if (with_table)
+                        append_gzip(&packed, tar.data, tar.len);
+                for (size_t k = 0; k < EMBEDDED_TOC_MAX / (8 * MIB) + 1; k++)
+                        assert_int_equal(buf_append(&packed, member.data, member.len), 0);
+                assert_int_equal(decode_in_pieces(&packed, 64 * KIB, &out, &e), -EBADMSG);
+                assert_non_null(strstr(e.message, "MiB of tar"));
+        }
+}
+
 static void table_elsewhere_is_no_error(void **state)
 {
         _cleanup_maker_ struct maker m = { .codec = CODEC_GZIP };
@@ -524,6 +547,7 @@ int main(void)
                 TEST(decoded_bytes_come_to_the_last),
                 TEST(legacy_footer_is_read),
                 cmocka_unit_test(what_follows_a_table_is_judged_in_any_pieces_alike),
+                cmocka_unit_test(tar_around_a_table_is_bounded),
                 TEST(table_elsewhere_is_no_error),
                 TEST(table_elsewhere_is_as_good),
                 TEST(table_elsewhere_must_be_the_one_annotated),

@@ -310,6 +310,64 @@ static void chunk_that_a_lower_stores_owner_takes_away_is_absent(void **state)
         content_close(c);
 }
 
+static void punch(const char *path, uint64_t offset, size_t n)
+{
+        int fd = open(path, O_RDWR | O_CLOEXEC);
+
+        assert_true(fd >= 0);
+        assert_int_equal(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t) offset, (off_t) n), 0);
+        close(fd);
+}
+
+/* What another machine has taken away may be in the file sooner than in the map, as far as this one sees it. */
+static void hole_that_no_epoch_tells_of_is_not_read(void **state)
+{
+        struct layer *l = *state;
+        const struct chunk *chunk = &l->rows[3];
+        uint64_t block = chunk->content_offset + 8192;
+        struct content *c;
+
+        publish_lower(l);
+        c = open_above(l);
+        for (size_t i = 0; i < CHUNKS; i++) {
+                assert_true(reads_chunk(l, c, i));
+                assert_true(reads(l, c, l->rows[i].content_offset + 1, 100));
+        }
+        assert_int_equal(block % 4096, 0);
+        punch(lower_path(l, CONTENT), block, 4096);
+        assert_true(reads(l, c, block - 4096, 4096));
+        assert_true(reads(l, c, block + 4096, 100));
+        assert_int_equal(read_result(c, block, 4096), -EAGAIN);
+        assert_int_equal(read_result(c, block + 4000, 96), -EAGAIN);
+        assert_int_equal(read_result(c, block - 100, 200), -EAGAIN);
+        assert_int_equal(read_result(c, block + 4095, 200), -EAGAIN);
+        assert_int_equal(read_result(c, 0, CONTENT_SIZE), -EAGAIN);
+        assert_int_equal(read_chunk_result(l, c, 3), -EAGAIN);
+        assert_true(reads_chunk(l, c, 1));
+        content_close(c);
+}
+
+/* Or whoever wants it would look for it there again and again. */
+static void chunk_with_such_a_hole_is_absent_from_then_on(void **state)
+{
+        struct layer *l = *state;
+        struct content *c;
+
+        layer_open_store(l);
+        l->store->remote = true;
+        assert_int_equal(publish(l, 10007), 0);
+        c = open_content(l);
+        assert_true(reads_chunk(l, c, 3));
+        assert_true(reads(l, c, l->rows[3].content_offset + 1, 100));
+        punch(below(&l->place, CONTENT), l->rows[3].content_offset + 8192, 4096);
+        assert_int_equal(read_result(c, l->rows[3].content_offset + 8192, 4096), -EAGAIN);
+        content_refresh(c, 0, CHUNKS);
+        assert_false(content_has(c, 3));
+        assert_int_equal(content_write(c, 3, bytes_of(l, 3)), 0);
+        assert_true(reads_chunk(l, c, 3));
+        content_close(c);
+}
+
 /* A map that says nothing of what is taken away: each read is verified. */
 static void lower_content_of_the_first_version_is_used(void **state)
 {
@@ -575,6 +633,9 @@ int main(void)
                 cmocka_unit_test_setup_teardown(damaged_chunk_of_a_lower_store_is_absent, layer_setup, layer_teardown),
                 cmocka_unit_test_setup_teardown(damaged_chunk_is_read_from_the_next_store, layer_setup, layer_teardown),
                 cmocka_unit_test_setup_teardown(chunk_that_a_lower_stores_owner_takes_away_is_absent, layer_setup,
+                                                layer_teardown),
+                cmocka_unit_test_setup_teardown(hole_that_no_epoch_tells_of_is_not_read, layer_setup, layer_teardown),
+                cmocka_unit_test_setup_teardown(chunk_with_such_a_hole_is_absent_from_then_on, layer_setup,
                                                 layer_teardown),
                 cmocka_unit_test_setup_teardown(lower_content_of_the_first_version_is_used, layer_setup,
                                                 layer_teardown),

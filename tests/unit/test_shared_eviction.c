@@ -350,6 +350,15 @@ static void chunk_on_its_way_out_is_read_by_its_checksum(void **state)
         assert_int_equal(peek_word(p->l, 3), 0);
 }
 
+static void poke_new(const char *path, const void *data, size_t n)
+{
+        int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+        assert_true(fd >= 0);
+        assert_int_equal(pwrite_full(fd, data, n, 0), 0);
+        close(fd);
+}
+
 static void one_at_a_time_evicts(void **state)
 {
         struct pair *p = *state;
@@ -365,6 +374,27 @@ static void one_at_a_time_evicts(void **state)
         assert_false(content_lock_eviction(p->other));
         assert_true(content_lock_eviction(p->one));
         content_unlock_eviction(p->one);
+}
+
+/* Those who open the layer now, by the new map and the same content, would not be told. */
+static void nothing_is_evicted_by_a_map_that_was_replaced(void **state)
+{
+        struct pair *p = *state;
+        _cleanup_buf_ struct buf map = { 0 };
+        struct content *third = NULL;
+        char name[300];
+
+        assert_int_equal(file_read(AT_FDCWD, below(&p->l->place, MAP), MAP_SIZE, &map, NULL), 0);
+        snprintf(name, sizeof(name), "%s", below(&p->l->place, LAYER_DIRECTORY "/new"));
+        poke_new(name, map.data, map.len);
+        assert_int_equal(rename(name, below(&p->l->place, MAP)), 0);
+        assert_false(content_lock_eviction(p->one));
+        assert_int_equal(content_open(p->second, &p->l->digest, "plain", &p->l->table, &third, NULL), 0);
+        evict(third, 3, 4);
+        content_close(third);
+        /* Where nobody opens the content any more, its room may be had back. */
+        assert_int_equal(unlink(below(&p->l->place, CONTENT)), 0);
+        evict(p->one, 1, 2);
 }
 
 /* Nothing is told as damage that is none. */
@@ -521,6 +551,7 @@ int main(void)
                 shared_test(who_comes_in_the_middle_of_an_eviction_gets_nothing_wrong),
                 shared_test(chunk_on_its_way_out_is_read_by_its_checksum),
                 shared_test(one_at_a_time_evicts),
+                shared_test(nothing_is_evicted_by_a_map_that_was_replaced),
                 shared_test(eviction_is_no_damage),
                 shared_test(what_a_dead_evictor_left_is_ended_by_who_comes_next),
                 shared_test(chunk_that_comes_and_goes_is_not_audited_as_damaged),
