@@ -286,6 +286,7 @@ static void toc_goes_when_nothing_else_is_left_and_it_is_old(void **state)
 #define HEX "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
 #define IMAGE "images/" HEX
 #define BLOB "blobs/sha256/" HEX
+#define OTHER "blobs/other/" HEX
 
 static void write_old(struct layer *l, const char *file)
 {
@@ -296,8 +297,8 @@ static void write_old(struct layer *l, const char *file)
 /* The directory may be one that the user had before, with an images of its own. */
 static void what_is_not_the_stores_stays(void **state)
 {
-        static const char *const names[] = { "images/holiday.jpg",    "images/" HEX "0",  "blobs/sha256/notes",
-                                             "blobs/sha256/" HEX "0", "blobs/other/" HEX, "layers/a/b/c/content" };
+        static const char *const names[] = { "images/holiday.jpg", (IMAGE "0"), "blobs/sha256/notes",
+                                             (BLOB "0"),           OTHER,       "layers/a/b/c/content" };
         static const char *const directories[] = { "blobs/sha256", "blobs/other", "layers/a", "layers/a/b",
                                                    "layers/a/b/c" };
         struct layer *l = *state;
