@@ -12,7 +12,8 @@
 struct step {
         size_t first, end;
         uint64_t bytes;
-        bool again; /* what others had under way did not come: asked for by ourselves */
+        bool again;               /* what others had under way did not come: asked for by ourselves */
+        struct patience patience; /* with another process that fetches some of it; limit_ms 0: not begun */
 };
 
 struct filling {
@@ -141,20 +142,68 @@ static int wait_for_oldest(struct filling *l, struct error *e)
         return !under_way;
 }
 
-/* The oldest step has ended: what is not there then was another flight's, which brought less, or has been evicted. */
-static void end_oldest(struct filling *l)
+/* Another process has claimed some of the rows of S that are not there. No flight of this one has them; one that begins
+ * now may lose its claim, which others then fetch as well. */
+static bool is_elsewhere(struct fetcher *f, const struct step *s)
+{
+        struct content *c = f->options.content;
+
+        for (size_t i = s->first, end; i < s->end; i = end) {
+                int r;
+
+                end = i + 1;
+                if (content_has(c, i))
+                        continue;
+                r = content_claim(c, i, s->end, &end);
+                if (r < 0)
+                        return r == -EAGAIN;
+                content_release(c, i, end);
+        }
+        return false;
+}
+
+/* Waits a little for the other process. False when it has not come farther for too long. */
+static bool wait_for_another(struct fetcher *f, struct step *s)
+{
+        uint64_t there = 0, pause;
+
+        if (s->patience.limit_ms == 0)
+                patience_begin(&s->patience, f->options.timeout_ms);
+        for (size_t i = s->first; i < s->end; i++)
+                there += content_has(f->options.content, i);
+        if (!patience_left(&s->patience, there, &pause))
+                return false;
+        mutex_lock(&f->lock);
+        (void) cond_wait_until(&f->idle, &f->lock, deadline_in(MIN(pause, (uint64_t) LOOK_MS)));
+        mutex_unlock(&f->lock);
+        return true;
+}
+
+/* The oldest step has ended: what is not there then is another process's, was another flight's, which brought less, or
+ * has been evicted. */
+static int end_oldest(struct filling *l, struct error *e)
 {
         struct step s = l->steps[0];
+        bool goes_on = false;
 
         for (size_t k = 1; k < l->count; k++)
                 l->steps[k - 1] = l->steps[k];
         l->count--;
-        if (!s.again && !is_there(l->fetcher, &s)) {
-                s.again = true;
-                begin(l, s);
-        } else {
-                l->done += s.bytes;
+        if (!is_there(l->fetcher, &s)) {
+                bool elsewhere = is_elsewhere(l->fetcher, &s);
+
+                if (elsewhere && !wait_for_another(l->fetcher, &s))
+                        return error_set(e, ERROR_OTHER, ETIMEDOUT,
+                                         "%s: chunks %zu-%zu, which another process said that it fetches, did not come",
+                                         l->fetcher->options.blob->name, s.first, s.end - 1);
+                goes_on = elsewhere || !s.again;
+                s.again = !elsewhere;
         }
+        if (goes_on)
+                begin(l, s);
+        else
+                l->done += s.bytes;
+        return 0;
 }
 
 static int run(struct filling *l, struct error *e)
@@ -172,7 +221,7 @@ static int run(struct filling *l, struct error *e)
                         return 0;
                 r = wait_for_oldest(l, e);
                 if (r > 0)
-                        end_oldest(l);
+                        r = end_oldest(l, e);
         }
         return r;
 }

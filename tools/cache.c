@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+#include <fcntl.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cache_print.h"
 #include "command.h"
@@ -425,12 +427,30 @@ static int make_room(struct store *s, const struct cache_command *c, int *ret_co
 
 /* ---- all of it ---- */
 
+/* Opening would make a store of any directory. One that was named is to be one already: it may be a slip. */
+static int check_named_store(const char *directory, struct error *e)
+{
+        _cleanup_free_ char *layers = str_printf("%s/layers", directory), *blobs = str_printf("%s/blobs", directory);
+
+        if (!layers || !blobs)
+                return error_oom(e);
+        if (faccessat(AT_FDCWD, directory, F_OK, AT_EACCESS) < 0)
+                return error_errno(e, errno, "store %s", directory);
+        if (faccessat(AT_FDCWD, layers, F_OK, AT_EACCESS) < 0 && faccessat(AT_FDCWD, blobs, F_OK, AT_EACCESS) < 0 &&
+            errno == ENOENT)
+                return error_set(e, ERROR_NOT_FOUND, ENOENT, "store %s: there is no store: neither layers nor blobs",
+                                 directory);
+        return 0;
+}
+
 static int run(const struct cache_command *c, int *ret_code, struct error *e)
 {
         _cleanup_(store_close_ptr) struct store *store = NULL;
         int r;
 
         r = log_open(c->log_level, NULL, e);
+        if (r == 0 && c->directory && *c->directory)
+                r = check_named_store(c->directory, e);
         if (r == 0)
                 r = store_open(c->directory, &store, e);
         if (r < 0)

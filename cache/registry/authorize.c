@@ -435,6 +435,14 @@ static int make_header(struct client *c, const struct endpoint *endpoint, deadli
         return *ret ? 0 : error_oom(e);
 }
 
+/* An authfile, a credential helper or a token that is not there does not mean that what is asked for is not. */
+static int without_authorization(int r, struct error *e)
+{
+        struct error cause = *e;
+
+        return r == -ENOENT ? error_set(e, ERROR_DENIED, EACCES, "%s", cause.message) : r;
+}
+
 int authorize(struct client *c, const struct endpoint *endpoint, enum request_kind kind, deadline_t deadline,
               struct authorization *a, char **ret, struct error *e)
 {
@@ -445,7 +453,7 @@ int authorize(struct client *c, const struct endpoint *endpoint, enum request_ki
                 return error_oom(e);
         r = make_header(c, endpoint, deadline, a, ret, e);
         if (r == 0 || r == -ENOMEM || !recalls || deadline_left(deadline) == 0)
-                return r;
+                return without_authorization(r, e);
 
         /* The registry may want something else today: asked without a token, it says what. */
         log_debug("%s: the challenge of earlier requests is forgotten", e->message);

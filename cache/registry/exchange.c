@@ -301,7 +301,8 @@ static int try_again(struct exchange *x, uint64_t retry_after, deadline_t deadli
         if (x->attempts % open_places(x) == 0)
                 pause = retry_after > 0 && retry_after != UINT64_MAX ? retry_after : pause_ms((unsigned) round - 1);
         if (next == SIZE_MAX || pause >= deadline_left(deadline))
-                return error_prefix(e, "%s: gave up after %u attempts", x->source->source.name, x->attempts);
+                return error_prefix(e, "%s: gave up after %u attempt%s", x->source->source.name, x->attempts,
+                                    x->attempts == 1 ? "" : "s");
         log_debug("%s: trying again in %ju ms (attempt %u)", e->message, (uintmax_t) pause, x->attempts + 1);
         move_to(x, next);
         http_pause(x->source->client->http, pause);

@@ -13,7 +13,6 @@
 #include "store_internal.h"
 
 #define KEY_LENGTH (2 * SHA256_SIZE)
-#define DRAFT_RANDOM_LENGTH 32
 
 /* A directory that is walked. */
 struct walk {
@@ -282,14 +281,6 @@ static int visit_draft_part(struct walk *w, const struct place *p)
         return 0;
 }
 
-static bool is_draft_name(const char *name)
-{
-        const char *dash = strrchr(name, '-');
-
-        return dash && dash > name && strspn(name, "abcdefghijklmnopqrstuvwxyz-") >= (size_t) (dash - name) &&
-               is_hex(dash + 1, DRAFT_RANDOM_LENGTH);
-}
-
 static int visit_draft(struct walk *w, const struct place *p)
 {
         struct inventory_item item = { .kind = INVENTORY_DRAFT };
@@ -297,7 +288,7 @@ static int visit_draft(struct walk *w, const struct place *p)
         struct inventory_item *added;
         int r = 0;
 
-        if ((!S_ISREG(p->st.st_mode) && !S_ISDIR(p->st.st_mode)) || !is_draft_name(p->name))
+        if ((!S_ISREG(p->st.st_mode) && !S_ISDIR(p->st.st_mode)) || !store_is_draft_name(p->name))
                 return add_foreign(w, p);
         if (S_ISDIR(p->st.st_mode))
                 r = descend(&inside, p, visit_draft_part);

@@ -16,6 +16,7 @@
 #include "store_internal.h"
 
 #define LEFTOVER_AGE (24 * 60 * 60)
+#define DRAFT_RANDOM_SIZE 16
 #define TREE_DEPTH_MAX 16
 #define KEY_MAX 129
 #define MOVE_ATTEMPTS 8
@@ -130,15 +131,18 @@ static int make_layout(struct store *s, struct error *e)
         return 0;
 }
 
-/* True when what lies at tmp/NAME is old and nobody's. A draft is claimed by its writer as long as that lives. */
+/* True when what lies at tmp/NAME is a draft that is old and nobody's: its writer claims it as long as that lives.
+ * Anything else is not the store's: its directory may be one that the user has had before, with a tmp of its own. */
 static bool is_leftover(struct store *s, int tmp, const char *name, time_t now)
 {
         _cleanup_close_ int fd = -1;
         struct stat st;
 
-        if (fstatat(tmp, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || now - st.st_mtime < LEFTOVER_AGE)
+        if (!store_is_draft_name(name) || fstatat(tmp, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
                 return false;
-        if ((!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode)) || !atomic_load(&s->locks))
+        if ((!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode)) || now - st.st_mtime < LEFTOVER_AGE)
+                return false;
+        if (!atomic_load(&s->locks))
                 return true;
         fd = openat(tmp, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
         return fd < 0 || flock(fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
@@ -158,8 +162,6 @@ static void remove_leftovers(struct store *s)
         while ((entry = readdir(d))) {
                 int r;
 
-                if (str_eq(entry->d_name, ".") || str_eq(entry->d_name, ".."))
-                        continue;
                 if (!is_leftover(s, dirfd(d), entry->d_name, now))
                         continue;
                 r = store_remove_tree(dirfd(d), entry->d_name);
@@ -263,7 +265,7 @@ int store_layer_path(const struct digest *layer, const char *kind, const char *f
 
 int store_draft_name(const char *what, char *out, struct error *e)
 {
-        uint8_t random[16];
+        uint8_t random[DRAFT_RANDOM_SIZE];
         char hex[2 * sizeof(random) + 1];
 
         if (getrandom(random, sizeof(random), 0) != (ssize_t) sizeof(random))
@@ -271,6 +273,14 @@ int store_draft_name(const char *what, char *out, struct error *e)
         hex_encode(random, sizeof(random), hex);
         snprintf(out, sizeof(((struct store_draft *) NULL)->name), "tmp/%s-%s", what, hex);
         return 0;
+}
+
+bool store_is_draft_name(const char *name)
+{
+        const char *dash = strrchr(name, '-'), *random = dash ? dash + 1 : name;
+
+        return dash && dash > name && strspn(name, "abcdefghijklmnopqrstuvwxyz-") >= (size_t) (dash - name) &&
+               strlen(random) == 2 * DRAFT_RANDOM_SIZE && strspn(random, "0123456789abcdef") == 2 * DRAFT_RANDOM_SIZE;
 }
 
 int store_check_writable(const struct store *s, struct error *e)

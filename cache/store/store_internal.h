@@ -85,6 +85,9 @@ int store_layer_path(const struct digest *layer, const char *kind, const char *f
 /* Fills OUT (64 bytes) with a name below tmp/ that nobody else uses: "tmp/<what>-<random>". */
 int store_draft_name(const char *what, char *out, struct error *e);
 
+/* True for what that may have named, without "tmp/". */
+bool store_is_draft_name(const char *name);
+
 /* 0; for a read-only store the reason with E: -EROFS, mostly. */
 int store_check_writable(const struct store *s, struct error *e);
 

@@ -60,6 +60,34 @@ static bool stat_below(const struct scan *scan, const char *path, const char *na
         return fstatat(scan->store->fd, below, ret, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
+/* ---- what is the store's ----
+ *
+ * Its directory may be one that the user has had before, with an images of its own: what is not named as the store
+ * names its files is not counted, and never taken away. */
+
+static bool is_hex(const char *s, size_t length)
+{
+        return strspn(s, "0123456789abcdef") == length && (s[length] == '\0' || s[length] == '/');
+}
+
+/* DIRECTORY/ALGORITHM/HEX, and what follows. */
+static bool names_digest(const char *path)
+{
+        const char *name = strchr(path, '/') + 1, *hex;
+
+        if ((hex = str_after(name, "sha256/")))
+                return is_hex(hex, 2 * SHA256_SIZE);
+        hex = str_after(name, "sha512/");
+        return hex && is_hex(hex, 2 * DIGEST_MAX_SIZE);
+}
+
+static bool names_image(const char *path)
+{
+        return is_hex(strchr(path, '/') + 1, 2 * SHA256_SIZE);
+}
+
+/* ---- entries ---- */
+
 /* A layer was last used when its map was; without one, when its TOC was. */
 static int add_layer(struct scan *scan, const char *path)
 {
@@ -68,6 +96,8 @@ static int add_layer(struct scan *scan, const char *path)
         bool known = false;
         struct stat st;
 
+        if (!names_digest(path))
+                return 0;
         if (stat_below(scan, path, "toc", &st)) {
                 layer.rest += blocks_of(&st);
                 layer.idle_ms = idle_of(scan, &st);
@@ -115,6 +145,16 @@ static int add_file(struct scan *scan, const char *path)
         return 0;
 }
 
+static int add_image(struct scan *scan, const char *path)
+{
+        return names_image(path) ? add_file(scan, path) : 0;
+}
+
+static int add_blob(struct scan *scan, const char *path)
+{
+        return names_digest(path) ? add_file(scan, path) : 0;
+}
+
 static int add_draft(struct scan *scan, const char *path)
 {
         struct stat st;
@@ -134,9 +174,9 @@ int usage_scan(struct store *s, struct usage *ret)
         (void) clock_gettime(CLOCK_REALTIME, &scan.now);
         r = walk(&scan, "layers", 3, add_layer);
         if (r == 0)
-                r = walk(&scan, "images", 1, add_file);
+                r = walk(&scan, "images", 1, add_image);
         if (r == 0)
-                r = walk(&scan, "blobs", 2, add_file);
+                r = walk(&scan, "blobs", 2, add_blob);
         if (r == 0)
                 r = walk(&scan, "tmp", 1, add_draft);
         if (r < 0) {

@@ -17,7 +17,7 @@ import images
 from fault_proxy import FaultProxy, hang
 from oracle import Oracle
 from registry import Registry
-from testbed import BAD_DATA, CANNOT_MOUNT, USAGE, TestCase, alive, forget_pages, regfs_binary, run, wait_until
+from testbed import BAD_DATA, CANNOT_MOUNT, NOT_FOUND, USAGE, TestCase, alive, forget_pages, regfs_binary, run, wait_until
 
 MIB = 1 << 20
 LONG_AGO = 40 * 86400
@@ -106,6 +106,17 @@ class TellingTest(CacheCase):
         self.assertEqual(self.cache('verify')['problems'], [])
         self.says('prune')
         self.says('clear')
+
+    def test_a_directory_that_is_no_store_does_not_become_one(self):
+        there = self.bed.mkdir('notes')
+        (there / 'thesis').write_text('x')
+        for directory, words in ((there, 'there is no store'), (self.bed.dir / 'slip', 'No such file')):
+            for command in ('info', 'list', 'verify', 'prune', 'clear'):
+                result = self.bed.regfs('cache', command, '--cache-dir', directory)
+                self.assertEqual((result.code, result.out), (NOT_FOUND, ''), result)
+                self.assertIn('%s: %s' % (directory, words), result.err)
+        self.assertEqual([p.name for p in there.iterdir()], ['thesis'])
+        self.assertFalse((self.bed.dir / 'slip').exists())
 
     def test_sums(self):
         """What images share counts once, and all together is what is on the disk."""

@@ -266,6 +266,37 @@ static void missing_credentials_are_named(void **state)
         expect_no_manifest(s, EACCES, "wants a user and password, and there are none");
 }
 
+/* What authorizes is missing, not the image. */
+static void helper_that_is_missing_is_not_taken_for_a_missing_image(void **state)
+{
+        struct fake *f = *state;
+        _cleanup_(source_free_ptr) struct source *s = NULL;
+        char text[200];
+
+        snprintf(text, sizeof(text), "{\"credHelpers\":{\"127.0.0.1:%u\":\"is-missing\"}}",
+                 http_server_port(f->servers[REGISTRY].server));
+        fake_write(f, "auth.json", text);
+        s = source_with(f, "Basic", NULL);
+        expect_no_manifest(s, EACCES, "docker-credential-is-missing");
+}
+
+static bool no_such_page(struct fake *f _unused_, struct http_exchange *x, unsigned n _unused_)
+{
+        return respond_status(x, 404);
+}
+
+static void token_server_that_is_elsewhere_is_not_taken_for_a_missing_image(void **state)
+{
+        struct fake *f = *state;
+        _cleanup_(source_free_ptr) struct source *s = source_with(f, "Bearer", NULL);
+        struct error e = ERROR_INIT;
+
+        f->answer[TOKENS] = no_such_page;
+        assert_int_equal(get_manifest(s, LONG_MS, &e), -EACCES);
+        expect_words(&e, "404 Not Found");
+        assert_null(strstr(e.message, "no such image"));
+}
+
 static void write_auth(struct fake *f, const char *pair)
 {
         _cleanup_free_ char *encoded = base64_encode(pair, strlen(pair));
@@ -324,7 +355,7 @@ static void challenge_that_leads_nowhere_is_not_remembered_for_ever(void **state
 
         f->answer[REGISTRY] = move_the_realm;
         f->answer[TOKENS] = nothing_at_the_old_place;
-        expect_no_manifest(s, ENOENT, "404 Not Found");
+        expect_no_manifest(s, EACCES, "404 Not Found");
         expect_manifest(s);
         assert_int_equal(seen(f, "tokens GET /old", ""), 1);
         assert_int_equal(seen(f, "tokens GET /new", ""), 1);
@@ -469,6 +500,8 @@ int main(void)
                 fake_test(basic_credentials_are_sent_when_they_are_asked_for),
                 fake_test(wrong_basic_credentials_are_refused_without_another_try),
                 fake_test(missing_credentials_are_named),
+                fake_test(helper_that_is_missing_is_not_taken_for_a_missing_image),
+                fake_test(token_server_that_is_elsewhere_is_not_taken_for_a_missing_image),
                 fake_test(credentials_are_looked_for_once_and_again_when_they_expire),
                 fake_test(challenge_that_leads_nowhere_is_not_remembered_for_ever),
                 fake_test(credentials_of_the_registry_never_go_where_a_mirror_says),

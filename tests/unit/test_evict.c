@@ -283,6 +283,44 @@ static void toc_goes_when_nothing_else_is_left_and_it_is_old(void **state)
                 nap();
 }
 
+#define HEX "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+#define IMAGE "images/" HEX
+#define BLOB "blobs/sha256/" HEX
+#define OTHER "blobs/other/" HEX
+
+static void write_old(struct layer *l, const char *file)
+{
+        write_file(below(&l->place, file), "x", 1);
+        set_age(l, file, 3 * 24 * 3600);
+}
+
+/* The directory may be one that the user had before, with an images of its own. */
+static void what_is_not_the_stores_stays(void **state)
+{
+        static const char *const names[] = { "images/holiday.jpg", (IMAGE "0"), "blobs/sha256/notes",
+                                             (BLOB "0"),           OTHER,       "layers/a/b/c/content" };
+        static const char *const directories[] = { "blobs/sha256", "blobs/other", "layers/a", "layers/a/b",
+                                                   "layers/a/b/c" };
+        struct layer *l = *state;
+
+        layer_open_store(l);
+        for (size_t k = 0; k < ELEMENTSOF(directories); k++)
+                assert_int_equal(mkdir(below(&l->place, directories[k]), 0700), 0);
+        for (size_t k = 0; k < ELEMENTSOF(names); k++)
+                write_old(l, names[k]);
+        store_set_limit(l->store, 0);
+        /* The second time the first one is over. */
+        for (int k = 0; k < 2; k++) {
+                write_old(l, IMAGE);
+                write_old(l, BLOB);
+                evictor_call(l->store);
+                while (exists(&l->place, IMAGE) || exists(&l->place, BLOB))
+                        nap();
+        }
+        for (size_t k = 0; k < ELEMENTSOF(names); k++)
+                assert_true(exists(&l->place, names[k]));
+}
+
 static void without_locks_only_what_is_idle_goes(void **state)
 {
         struct layer *l = *state;
@@ -356,6 +394,7 @@ int main(void)
                 evict_test(writer_is_refused_where_there_is_no_room),
                 evict_test(content_of_a_closed_layer_goes_and_its_toc_stays),
                 evict_test(toc_goes_when_nothing_else_is_left_and_it_is_old),
+                evict_test(what_is_not_the_stores_stays),
                 evict_test(without_locks_only_what_is_idle_goes),
                 evict_test(use_makes_a_layer_young),
                 evict_test(open_does_without_content_that_is_being_evicted),

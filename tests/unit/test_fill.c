@@ -225,6 +225,74 @@ static void fill_beside_readers_fetches_nothing_twice(void **state)
         assert_int_equal(b->blob->twice, 0);
 }
 
+/* ---- beside another process ---- */
+
+#define CLAIMED_FIRST 9
+#define CLAIMED_END 21
+#define CALLS 30
+
+/* Another opening of the layer, as another process has one, has claimed chunks; and lets go of them after a while. */
+struct other {
+        struct bench *bench;
+        struct store *store;
+        struct content *content;
+        bool brings; /* and not gone */
+        unsigned calls;
+};
+
+static void other_open(struct other *o)
+{
+        struct bench *b = o->bench;
+        struct digest digest;
+        size_t taken = 0;
+
+        assert_int_equal(digest_parse(HEX_ANY, &digest, NULL), 0);
+        assert_int_equal(store_open(b->place.store, &o->store, NULL), 0);
+        assert_int_equal(content_open(o->store, &digest, "plain", &b->table, &o->content, NULL), 0);
+        assert_int_equal(content_claim(o->content, CLAIMED_FIRST, CLAIMED_END, &taken), 0);
+        assert_int_equal(taken, CLAIMED_END);
+}
+
+static int other_lets_go(void *context, uint64_t done _unused_)
+{
+        struct other *o = context;
+
+        if (++o->calls != CALLS)
+                return 0;
+        for (size_t k = CLAIMED_FIRST; k < CLAIMED_END && o->brings; k++)
+                assert_int_equal(content_write(o->content, k, o->bench->bytes + k * LENGTH), 0);
+        content_release(o->content, CLAIMED_FIRST, CLAIMED_END);
+        return 0;
+}
+
+static uint64_t fill_beside(struct bench *b, bool brings)
+{
+        struct other o = { .bench = b, .brings = brings };
+        const struct fetch_fill f = { .priority = PRIORITY_READAHEAD, .progress = other_lets_go, .context = &o };
+        struct error e = ERROR_INIT;
+
+        open_forty(b);
+        other_open(&o);
+        if (fetch_fill(b->fetcher, &f, &e) < 0)
+                fail_msg("%s", e.message);
+        settle(b);
+        assert_true(o.calls >= CALLS);
+        assert_true(all_there(b));
+        content_close(o.content);
+        store_close(o.store);
+        return b->blob->asked;
+}
+
+static void fill_waits_for_what_another_process_fetches(void **state)
+{
+        assert_int_equal(fill_beside(*state, true), (COUNT - (CLAIMED_END - CLAIMED_FIRST)) * LENGTH);
+}
+
+static void fill_brings_what_another_process_did_not(void **state)
+{
+        assert_int_equal(fill_beside(*state, false), COUNT * LENGTH);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -237,6 +305,8 @@ int main(void)
                 bench_test(fill_says_what_is_wrong),
                 bench_test(fill_of_a_store_that_keeps_nothing_fails),
                 bench_test(fill_beside_readers_fetches_nothing_twice),
+                bench_test(fill_waits_for_what_another_process_fetches),
+                bench_test(fill_brings_what_another_process_did_not),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -147,6 +147,10 @@ static void default_of_root_is_in_var(void **state)
         run_in_child(default_of_root, *state, "no root with a mount namespace");
 }
 
+#define FRESH "tmp/file-00112233445566778899aabbccddee00"
+#define DEAD_FILE "tmp/file-00112233445566778899aabbccddee01"
+#define DEAD_LAYER "tmp/layer-00112233445566778899aabbccddee02"
+
 static void open_removes_old_leftovers_that_nobody_holds(void **state)
 {
         struct place *p = *state;
@@ -170,23 +174,19 @@ static void open_removes_old_leftovers_that_nobody_holds(void **state)
         }
         free(list);
 
-        write_file(below(p, "tmp/fresh"), "x", 1);
-        write_file(below(p, "tmp/old"), "x", 1);
-        make_old(below(p, "tmp/old"));
-        assert_int_equal(symlink("/etc", below(p, "tmp/link")), 0);
-        make_old(below(p, "tmp/link"));
-        assert_int_equal(mkdir(below(p, "tmp/dead"), 0700), 0);
-        assert_int_equal(mkdir(below(p, "tmp/dead/deeper"), 0700), 0);
-        write_file(below(p, "tmp/dead/toc"), "x", 1);
-        write_file(below(p, "tmp/dead/deeper/x"), "x", 1);
-        make_old(below(p, "tmp/dead"));
+        write_file(below(p, FRESH), "x", 1);
+        write_file(below(p, DEAD_FILE), "x", 1);
+        make_old(below(p, DEAD_FILE));
+        assert_int_equal(mkdir(below(p, DEAD_LAYER), 0700), 0);
+        assert_int_equal(mkdir(below(p, DEAD_LAYER "/deeper"), 0700), 0);
+        write_file(below(p, DEAD_LAYER "/toc"), "x", 1);
+        write_file(below(p, DEAD_LAYER "/deeper/x"), "x", 1);
+        make_old(below(p, DEAD_LAYER));
 
         other = open_store(p);
-        assert_false(exists(p, "tmp/old"));
-        assert_false(exists(p, "tmp/dead"));
-        assert_false(exists(p, "tmp/link"));
-        assert_true(exists(p, "tmp/fresh"));
-        assert_int_equal(access("/etc/passwd", F_OK), 0);
+        assert_false(exists(p, DEAD_FILE));
+        assert_false(exists(p, DEAD_LAYER));
+        assert_true(exists(p, FRESH));
         assert_int_equal(entries(below(p, "tmp")), 3);
 
         store_draft_clear(&held);
@@ -194,6 +194,35 @@ static void open_removes_old_leftovers_that_nobody_holds(void **state)
         assert_int_equal(entries(below(p, "tmp")), 1);
         store_close(other);
         store_close(s);
+}
+
+/* The directory may be one that the user had before, with a tmp of its own. */
+static void open_leaves_alone_what_is_no_draft(void **state)
+{
+        static const char *const names[] = {
+                "tmp/thesis",
+                "tmp/thesis-2",
+                "tmp/file-00112233445566778899AABBCCDDEEFF",
+                "tmp/-00112233445566778899aabbccddeeff",
+                "tmp/00112233445566778899aabbccddeeff",
+                "tmp/file-00112233445566778899aabbccddeeff0",
+        };
+        struct place *p = *state;
+
+        store_close(open_store(p));
+        for (size_t k = 0; k < ELEMENTSOF(names); k++) {
+                write_file(below(p, names[k]), "x", 1);
+                make_old(below(p, names[k]));
+        }
+        assert_int_equal(mkdir(below(p, "tmp/work"), 0700), 0);
+        write_file(below(p, "tmp/work/x"), "x", 1);
+        make_old(below(p, "tmp/work"));
+        assert_int_equal(symlink("/etc", below(p, "tmp/file-00112233445566778899aabbccddeeff")), 0);
+        make_old(below(p, "tmp/file-00112233445566778899aabbccddeeff"));
+
+        store_close(open_store(p));
+        assert_int_equal(entries(below(p, "tmp")), (int) ELEMENTSOF(names) + 2);
+        assert_true(exists(p, "tmp/work/x"));
 }
 
 /* ---- blobs ---- */
@@ -574,6 +603,7 @@ int main(void)
                 TEST(default_follows_the_environment),
                 TEST(default_of_root_is_in_var),
                 TEST(open_removes_old_leftovers_that_nobody_holds),
+                TEST(open_leaves_alone_what_is_no_draft),
                 TEST(blob_comes_back),
                 TEST(blob_past_the_bound_is_an_error),
                 TEST(damaged_blob_is_removed_and_absent),
