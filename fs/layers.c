@@ -227,6 +227,7 @@ static int read_whole(struct pass *p, struct error *e)
 static int run_pass(struct pass *p, struct error *e)
 {
         const struct blob *blob = p->layer->blob;
+        struct error ignored = ERROR_INIT;
         uint64_t begin = clock_ms();
         int r;
 
@@ -238,6 +239,9 @@ static int run_pass(struct pass *p, struct error *e)
         if (r < 0)
                 return r;
         p->layer->index_ms = MAX(clock_ms() - begin, (uint64_t) 1);
+        /* While others are still at it. If it can't be opened, whoever waits for all of them finds out why. */
+        if (!p->layer->toc)
+                (void) image_open_toc(p->all->image, p->layer, &ignored);
         log_info("%s: indexed as %s in %ju ms", blob->name, p->layer->kind, (uintmax_t) p->layer->index_ms);
         return 0;
 }

@@ -127,7 +127,7 @@ struct confinement *confinement_end(struct confinement *c)
 /* ---- opening ---- */
 
 struct opening {
-        const struct sandbox *sandbox;
+        struct sandbox *sandbox;
         const char *reference;
         const struct regfs_options *options;
         struct image *image;

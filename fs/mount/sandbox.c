@@ -13,6 +13,7 @@
 
 #include "regfs/log.h"
 #include "regfs/text.h"
+#include "regfs/thread.h"
 #include "sandbox_internal.h"
 
 /* Newer than the headers of Linux 6.1. */
@@ -36,7 +37,11 @@
          ACCESS_FS_TRUNCATE | ACCESS_FS_IOCTL_DEV)
 
 struct sandbox {
-        struct filter *filter;
+        struct filter *filter; /* made in a thread of its own, beside the rules; until that has ended: */
+        pthread_t maker;
+        bool being_made;
+        int result;
+        struct error error;
         uint64_t handled; /* rights that this kernel knows: all are refused where no rule allows them */
         int ruleset;      /* -1: no Landlock */
 };
@@ -158,6 +163,24 @@ int sandbox_allow_linked(struct sandbox *s, const char *directory, struct error 
 
 /* ---- the sandbox ---- */
 
+static void *make_filter(void *arg)
+{
+        struct sandbox *s = arg;
+
+        s->result = filter_new(&s->filter, &s->error);
+        return NULL;
+}
+
+static int await_filter(struct sandbox *s, struct error *e)
+{
+        if (s->being_made)
+                pthread_join(s->maker, NULL);
+        s->being_made = false;
+        if (s->result < 0 && e)
+                *e = s->error;
+        return s->result;
+}
+
 int sandbox_new(struct sandbox **ret, struct error *e)
 {
         _cleanup_(sandbox_free_ptr) struct sandbox *s = calloc(1, sizeof(*s));
@@ -166,10 +189,11 @@ int sandbox_new(struct sandbox **ret, struct error *e)
         if (!s)
                 return error_oom(e);
         r = open_ruleset(s, e);
-        if (r == 0)
-                r = filter_new(&s->filter, e);
         if (r < 0)
                 return r;
+        s->being_made = thread_start(&s->maker, "filter", make_filter, s) == 0;
+        if (!s->being_made)
+                make_filter(s);
         *ret = steal_ptr(s);
         return 0;
 }
@@ -178,14 +202,19 @@ struct sandbox *sandbox_free(struct sandbox *s)
 {
         if (!s)
                 return NULL;
+        (void) await_filter(s, NULL);
         filter_free(s->filter);
         close_fd_ptr(&s->ruleset);
         free(s);
         return NULL;
 }
 
-int sandbox_enter(const struct sandbox *s, struct error *e)
+int sandbox_enter(struct sandbox *s, struct error *e)
 {
+        int r = await_filter(s, e);
+
+        if (r < 0)
+                return r;
         if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
                 return error_errno(e, errno, "sandbox: no_new_privs");
         if (s->ruleset < 0)

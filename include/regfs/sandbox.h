@@ -42,7 +42,7 @@ int sandbox_allow(struct sandbox *s, const char *path, enum sandbox_access acces
 int sandbox_allow_linked(struct sandbox *s, const char *directory, struct error *e);
 
 /* Confines the calling thread. Where the kernel has no Landlock a log line (info) says so, and the rest is done. */
-int sandbox_enter(const struct sandbox *s, struct error *e);
+int sandbox_enter(struct sandbox *s, struct error *e);
 
 /* All rules that opening and serving an image take, by its options: the store, layout or archive, the configuration of
  * registries, certificates, what names are resolved with, $TMPDIR. Credential files are not among them: they are the
