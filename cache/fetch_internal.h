@@ -91,8 +91,10 @@ struct span plan_unit(const struct chunk_table *t, size_t i);
  * with it. The caller submits it. NULL when out of memory. */
 struct flight *plan_demand(struct fetcher *f, size_t i, size_t last) REQUIRES(f->lock);
 
-/* Submits flights for what is absent of the chunks [first, end). Returns the bytes that they ask for. */
-uint64_t plan_rows(struct fetcher *f, size_t first, size_t end, enum priority priority) REQUIRES(f->lock);
+/* Submits flights for what is absent of the chunks [first, end); impatient ones fetch also what others have claimed.
+ * Returns the bytes that they ask for. */
+uint64_t plan_rows(struct fetcher *f, size_t first, size_t end, enum priority priority, bool impatient)
+        REQUIRES(f->lock);
 
 /* A reader has missed chunk FIRST, and flights up to NEXT were begun for it: fetches ahead of one that reads in
  * order. */

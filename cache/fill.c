@@ -4,6 +4,7 @@
  * has ended the next one begins. */
 
 #include "fetch_internal.h"
+#include "regfs/log.h"
 
 #define STEPS_MAX 4
 #define LOOK_MS 100
@@ -13,6 +14,7 @@ struct step {
         size_t first, end;
         uint64_t bytes;
         bool again;               /* what others had under way did not come: asked for by ourselves */
+        bool impatient;           /* and this time whoever has claimed it */
         struct patience patience; /* with another process that fetches some of it; limit_ms 0: not begun */
 };
 
@@ -112,7 +114,7 @@ static bool is_there(struct fetcher *f, const struct step *s)
 static void begin(struct filling *l, struct step s)
 {
         mutex_lock(&l->fetcher->lock);
-        (void) plan_rows(l->fetcher, s.first, s.end, l->fill->priority);
+        (void) plan_rows(l->fetcher, s.first, s.end, l->fill->priority, s.impatient);
         mutex_unlock(&l->fetcher->lock);
         l->steps[l->count++] = s;
 }
@@ -181,7 +183,7 @@ static bool wait_for_another(struct fetcher *f, struct step *s)
 
 /* The oldest step has ended: what is not there then is another process's, was another flight's, which brought less, or
  * has been evicted. */
-static int end_oldest(struct filling *l, struct error *e)
+static void end_oldest(struct filling *l)
 {
         struct step s = l->steps[0];
         bool goes_on = false;
@@ -190,20 +192,21 @@ static int end_oldest(struct filling *l, struct error *e)
                 l->steps[k - 1] = l->steps[k];
         l->count--;
         if (!is_there(l->fetcher, &s)) {
-                bool elsewhere = is_elsewhere(l->fetcher, &s);
+                bool elsewhere = !s.impatient && is_elsewhere(l->fetcher, &s);
 
-                if (elsewhere && !wait_for_another(l->fetcher, &s))
-                        return error_set(e, ERROR_OTHER, ETIMEDOUT,
-                                         "%s: chunks %zu-%zu, which another process said that it fetches, did not come",
-                                         l->fetcher->options.blob->name, s.first, s.end - 1);
+                if (elsewhere && !wait_for_another(l->fetcher, &s)) {
+                        log_warning("%s: chunks %zu-%zu, which another process said that it fetches, did not come: "
+                                    "they are fetched here",
+                                    l->fetcher->options.blob->name, s.first, s.end - 1);
+                        s.impatient = true;
+                }
                 goes_on = elsewhere || !s.again;
-                s.again = !elsewhere;
+                s.again = !elsewhere || s.impatient;
         }
         if (goes_on)
                 begin(l, s);
         else
                 l->done += s.bytes;
-        return 0;
 }
 
 static int run(struct filling *l, struct error *e)
@@ -221,7 +224,7 @@ static int run(struct filling *l, struct error *e)
                         return 0;
                 r = wait_for_oldest(l, e);
                 if (r > 0)
-                        r = end_oldest(l, e);
+                        end_oldest(l);
         }
         return r;
 }

@@ -233,7 +233,7 @@ static struct flight *flight_new(struct fetcher *f, const struct span *s, size_t
         return flight;
 }
 
-uint64_t plan_rows(struct fetcher *f, size_t first, size_t end, enum priority priority)
+uint64_t plan_rows(struct fetcher *f, size_t first, size_t end, enum priority priority, bool impatient)
 {
         const struct chunk_table *t = f->options.table;
         uint64_t bytes = 0;
@@ -257,6 +257,7 @@ uint64_t plan_rows(struct fetcher *f, size_t first, size_t end, enum priority pr
                 flight = flight_new(f, &s, i);
                 if (!flight)
                         break;
+                flight->impatient = impatient;
                 bytes += span_length(&s);
                 i = s.end;
                 workers_submit(f->options.workers, &flight->work, priority);
@@ -313,7 +314,7 @@ struct flight *plan_demand(struct fetcher *f, size_t i, size_t last)
                 return NULL;
         f->asked += span_length(&s);
         if (cut > before.first)
-                f->asked += plan_rows(f, before.first, cut, PRIORITY_READAHEAD);
+                f->asked += plan_rows(f, before.first, cut, PRIORITY_READAHEAD, false);
         return flight;
 }
 
@@ -347,7 +348,7 @@ static void stream_advance(struct fetcher *f, size_t k, size_t next) REQUIRES(f-
         size = MIN(s->window, f->window_max);
         limit = last->blob_offset + last->blob_length + s->window + size - 1;
         s->next = row_at(t, next, limit - limit % size);
-        f->asked += plan_rows(f, next, s->next, PRIORITY_READAHEAD);
+        f->asked += plan_rows(f, next, s->next, PRIORITY_READAHEAD, false);
 
         last = &t->chunks[s->next - 1];
         to = last->content_offset + last->content_length;
@@ -405,6 +406,6 @@ void fetch_ahead(struct fetcher *f, uint64_t offset, uint64_t length, enum prior
         if (length == 0)
                 return;
         mutex_lock(&f->lock);
-        (void) plan_rows(f, chunk_find(t, offset), plan_behind(t, offset + length), priority);
+        (void) plan_rows(f, chunk_find(t, offset), plan_behind(t, offset + length), priority, false);
         mutex_unlock(&f->lock);
 }

@@ -293,6 +293,26 @@ static void fill_brings_what_another_process_did_not(void **state)
         assert_int_equal(fill_beside(*state, false), COUNT * LENGTH);
 }
 
+/* It hangs, and its claim stays. */
+static void fill_does_not_wait_for_ever_for_another_process(void **state)
+{
+        struct bench *b = *state;
+        struct other o = { .bench = b };
+        const struct fetch_fill f = { .priority = PRIORITY_READAHEAD };
+        struct error e = ERROR_INIT;
+
+        b->timeout_ms = 200;
+        open_forty(b);
+        other_open(&o);
+        if (fetch_fill(b->fetcher, &f, &e) < 0)
+                fail_msg("%s", e.message);
+        settle(b);
+        assert_true(all_there(b));
+        assert_int_equal(b->blob->asked, COUNT * LENGTH);
+        content_close(o.content);
+        store_close(o.store);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -307,6 +327,7 @@ int main(void)
                 bench_test(fill_beside_readers_fetches_nothing_twice),
                 bench_test(fill_waits_for_what_another_process_fetches),
                 bench_test(fill_brings_what_another_process_did_not),
+                bench_test(fill_does_not_wait_for_ever_for_another_process),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
