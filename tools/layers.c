@@ -56,16 +56,9 @@ const char *layer_origin_word(enum index_origin origin)
         return "layer";
 }
 
-static bool ends_in(const char *s, const char *end)
-{
-        size_t n = strlen(s), m = strlen(end);
-
-        return n >= m && strcmp(s + n - m, end) == 0;
-}
-
 const char *layer_compression(const char *media_type)
 {
-        return ends_in(media_type, "gzip") ? "gzip" : ends_in(media_type, "zstd") ? "zstd" : "tar";
+        return str_ends_with(media_type, "gzip") ? "gzip" : str_ends_with(media_type, "zstd") ? "zstd" : "tar";
 }
 
 void print_image(const struct image *i)

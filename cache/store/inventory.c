@@ -12,8 +12,6 @@
 
 #include "store_internal.h"
 
-#define KEY_LENGTH (2 * SHA256_SIZE)
-
 /* A directory that is walked. */
 struct walk {
         struct store *store;
@@ -128,11 +126,6 @@ static int add_foreign(struct walk *w, const struct place *p)
         return add(w, p, INVENTORY_FOREIGN) ? 0 : -ENOMEM;
 }
 
-static bool is_hex(const char *s, size_t length)
-{
-        return strlen(s) == length && strspn(s, "0123456789abcdef") == length;
-}
-
 static const char *last_component(const char *path)
 {
         const char *slash = strrchr(path, '/');
@@ -143,10 +136,7 @@ static const char *last_component(const char *path)
 /* The digest that "<…>/ALGORITHM/HEX" names. */
 static int parse_digest(const char *algorithm_path, const char *hex, struct digest *ret)
 {
-        char text[DIGEST_STRING_MAX + 1];
-        int n = snprintf(text, sizeof(text), "%s:%s", last_component(algorithm_path), hex);
-
-        return n < 0 || (size_t) n >= sizeof(text) ? -EINVAL : digest_parse(text, ret, NULL);
+        return store_parse_digest(last_component(algorithm_path), hex, ret);
 }
 
 static bool is_algorithm(const struct place *p)
@@ -269,7 +259,7 @@ static int visit_layer_algorithm(struct walk *w, const struct place *p)
 
 static int visit_image(struct walk *w, const struct place *p)
 {
-        if (!S_ISREG(p->st.st_mode) || !is_hex(p->name, KEY_LENGTH))
+        if (!S_ISREG(p->st.st_mode) || !store_is_image_key(p->name))
                 return add_foreign(w, p);
         return add(w, p, INVENTORY_IMAGE) ? 0 : -ENOMEM;
 }

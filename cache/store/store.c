@@ -277,10 +277,27 @@ int store_draft_name(const char *what, char *out, struct error *e)
 
 bool store_is_draft_name(const char *name)
 {
-        const char *dash = strrchr(name, '-'), *random = dash ? dash + 1 : name;
+        const char *dash = strrchr(name, '-');
+        uint8_t random[DRAFT_RANDOM_SIZE];
 
         return dash && dash > name && strspn(name, "abcdefghijklmnopqrstuvwxyz-") >= (size_t) (dash - name) &&
-               strlen(random) == 2 * DRAFT_RANDOM_SIZE && strspn(random, "0123456789abcdef") == 2 * DRAFT_RANDOM_SIZE;
+               hex_decode(dash + 1, sizeof(random), random) == 0;
+}
+
+bool store_is_image_key(const char *name)
+{
+        uint8_t key[SHA256_SIZE];
+
+        return hex_decode(name, sizeof(key), key) == 0;
+}
+
+int store_parse_digest(const char *algorithm, const char *hex, struct digest *ret)
+{
+        char text[DIGEST_STRING_MAX + 1];
+        int n = snprintf(text, sizeof(text), "%.*s:%.*s", (int) strcspn(algorithm, "/"), algorithm,
+                         (int) strcspn(hex, "/"), hex);
+
+        return n < 0 || (size_t) n >= sizeof(text) ? -EINVAL : digest_parse(text, ret, NULL);
 }
 
 int store_check_writable(const struct store *s, struct error *e)

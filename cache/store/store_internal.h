@@ -88,6 +88,12 @@ int store_draft_name(const char *what, char *out, struct error *e);
 /* True for what that may have named, without "tmp/". */
 bool store_is_draft_name(const char *name);
 
+/* True for the name of an image index, without "images/". */
+bool store_is_image_key(const char *name);
+
+/* The digest that ALGORITHM and HEX name, the components of a path, each up to a slash or its end. 0 or -EINVAL. */
+int store_parse_digest(const char *algorithm, const char *hex, struct digest *ret);
+
 /* 0; for a read-only store the reason with E: -EROFS, mostly. */
 int store_check_writable(const struct store *s, struct error *e);
 

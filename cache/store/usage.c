@@ -65,25 +65,18 @@ static bool stat_below(const struct scan *scan, const char *path, const char *na
  * Its directory may be one that the user has had before, with an images of its own: what is not named as the store
  * names its files is not counted, and never taken away. */
 
-static bool is_hex(const char *s, size_t length)
-{
-        return strspn(s, "0123456789abcdef") == length && (s[length] == '\0' || s[length] == '/');
-}
-
 /* DIRECTORY/ALGORITHM/HEX, and what follows. */
 static bool names_digest(const char *path)
 {
-        const char *name = strchr(path, '/') + 1, *hex;
+        const char *algorithm = strchr(path, '/') + 1, *hex = strchr(algorithm, '/');
+        struct digest digest;
 
-        if ((hex = str_after(name, "sha256/")))
-                return is_hex(hex, 2 * SHA256_SIZE);
-        hex = str_after(name, "sha512/");
-        return hex && is_hex(hex, 2 * DIGEST_MAX_SIZE);
+        return hex && store_parse_digest(algorithm, hex + 1, &digest) == 0;
 }
 
 static bool names_image(const char *path)
 {
-        return is_hex(strchr(path, '/') + 1, 2 * SHA256_SIZE);
+        return store_is_image_key(strchr(path, '/') + 1);
 }
 
 /* ---- entries ---- */

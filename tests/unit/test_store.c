@@ -214,15 +214,15 @@ static void open_leaves_alone_what_is_no_draft(void **state)
                 write_file(below(p, names[k]), "x", 1);
                 make_old(below(p, names[k]));
         }
-        assert_int_equal(mkdir(below(p, "tmp/work"), 0700), 0);
-        write_file(below(p, "tmp/work/x"), "x", 1);
-        make_old(below(p, "tmp/work"));
+        assert_int_equal(mkdir(below(p, "tmp/letters"), 0700), 0);
+        write_file(below(p, "tmp/letters/x"), "x", 1);
+        make_old(below(p, "tmp/letters"));
         assert_int_equal(symlink("/etc", below(p, "tmp/file-00112233445566778899aabbccddeeff")), 0);
         make_old(below(p, "tmp/file-00112233445566778899aabbccddeeff"));
 
         store_close(open_store(p));
         assert_int_equal(entries(below(p, "tmp")), (int) ELEMENTSOF(names) + 2);
-        assert_true(exists(p, "tmp/work/x"));
+        assert_true(exists(p, "tmp/letters/x"));
 }
 
 /* ---- blobs ---- */
