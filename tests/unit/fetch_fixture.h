@@ -191,6 +191,38 @@ static inline void settle(struct bench *b)
         } while (w.busy[0] + w.busy[1] + w.busy[2] + w.queued[0] + w.queued[1] + w.queued[2] > 0);
 }
 
+/* ---- another process ----
+ *
+ * Another opening of the content stands for it: locks belong to open file descriptions. */
+
+struct other {
+        struct store *store;
+        struct content *content;
+};
+
+static inline int other_open(struct bench *b, struct other *o)
+{
+        struct digest digest;
+
+        *o = (struct other) { 0 };
+        return digest_parse(HEX_ANY, &digest, NULL) < 0 || store_open(b->place.store, &o->store, NULL) < 0 ||
+               content_open(o->store, &digest, "plain", &b->table, &o->content, NULL) < 0;
+}
+
+static inline void other_close(struct other *o)
+{
+        content_close(o->content);
+        store_close(o->store);
+}
+
+static inline void other_claim(struct other *o, size_t first, size_t end)
+{
+        size_t taken = 0;
+
+        assert_int_equal(content_claim(o->content, first, end, &taken), 0);
+        assert_int_equal(taken, end);
+}
+
 /* ---- reads ---- */
 
 /* One read and what became of it. */

@@ -14,39 +14,11 @@
 
 #define LENGTH 50000u
 
-struct other {
-        struct store *store;
-        struct content *content;
-};
-
-static int other_open(struct bench *b, struct other *o)
-{
-        struct digest digest;
-
-        *o = (struct other) { 0 };
-        return digest_parse(HEX_ANY, &digest, NULL) < 0 || store_open(b->place.store, &o->store, NULL) < 0 ||
-               content_open(o->store, &digest, "plain", &b->table, &o->content, NULL) < 0;
-}
-
-static void other_close(struct other *o)
-{
-        content_close(o->content);
-        store_close(o->store);
-}
-
 static void open_with_other(struct bench *b, size_t count, uint32_t length, struct other *o)
 {
         bench_stored(b, count, length);
         bench_open(b);
         assert_int_equal(other_open(b, o), 0);
-}
-
-static void claim(struct other *o, size_t first, size_t end)
-{
-        size_t taken = 0;
-
-        assert_int_equal(content_claim(o->content, first, end, &taken), 0);
-        assert_int_equal(taken, end);
 }
 
 static void start(struct bench *b, struct taken *t, size_t chunk, uint8_t *out)
@@ -64,7 +36,7 @@ static void claimed_chunk_comes_from_the_process_that_fetches_it(void **state)
         struct other o;
 
         open_with_other(b, 1, LENGTH, &o);
-        claim(&o, 0, 1);
+        other_claim(&o, 0, 1);
         start(b, &t, 0, out);
         settle(b);
         assert_int_equal(taken_done_count(&t), 0);
@@ -88,7 +60,7 @@ static void claim_that_brought_nothing_is_taken_over(void **state)
         struct other o;
 
         open_with_other(b, 1, LENGTH, &o);
-        claim(&o, 0, 1);
+        other_claim(&o, 0, 1);
         start(b, &t, 0, out);
         settle(b);
         assert_int_equal(slow_get(b->blob, opened), 0);
@@ -108,7 +80,7 @@ static void claim_of_a_process_that_hangs_is_passed_by(void **state)
 
         b->timeout_ms = 100;
         open_with_other(b, 3, LENGTH, &o);
-        claim(&o, 0, 3);
+        other_claim(&o, 0, 3);
         expect_read(b, 0, 3 * LENGTH);
         assert_int_equal(slow_get(b->blob, twice), 0);
         other_close(&o);
@@ -168,7 +140,7 @@ static void neighbours_that_others_fetch_are_left_to_them(void **state)
         struct other o;
 
         open_with_other(b, 10, LENGTH, &o);
-        claim(&o, 5, 7);
+        other_claim(&o, 5, 7);
         expect_read(b, 0, LENGTH);
         settle(b);
         /* Before the claim and behind it, two requests. */
@@ -196,7 +168,7 @@ static void flight_keeps_its_claim_while_it_runs(void **state)
         slow_set(b->blob, allowed, UINT64_MAX);
         assert_int_equal(taken_await(&t), 0);
         settle(b);
-        claim(&o, 0, 4);
+        other_claim(&o, 0, 4);
         taken_end(&t);
         other_close(&o);
         free(out);
@@ -212,7 +184,7 @@ static void flights_that_wait_take_no_thread(void **state)
         struct other o;
 
         open_with_other(b, COUNT + 1, length, &o);
-        claim(&o, 0, COUNT);
+        other_claim(&o, 0, COUNT);
         for (size_t k = 0; k < COUNT; k++)
                 start(b, &t[k], k, out + k * length);
         settle(b);
@@ -240,7 +212,7 @@ static void fetcher_ends_although_a_flight_waits(void **state)
 
         b->timeout_ms = 3600000;
         open_with_other(b, 1, LENGTH, &o);
-        claim(&o, 0, 1);
+        other_claim(&o, 0, 1);
         start(b, &t, 0, out);
         settle(b);
         fetch_cancel(t.read);

@@ -231,55 +231,46 @@ static void fill_beside_readers_fetches_nothing_twice(void **state)
 #define CLAIMED_END 21
 #define CALLS 30
 
-/* Another opening of the layer, as another process has one, has claimed chunks; and lets go of them after a while. */
-struct other {
+/* The other process has claimed chunks, and lets go of them after a while. */
+struct claimer {
         struct bench *bench;
-        struct store *store;
-        struct content *content;
+        struct other other;
         bool brings; /* and not gone */
         unsigned calls;
 };
 
-static void other_open(struct other *o)
+static void open_claimed(struct bench *b, struct other *o)
 {
-        struct bench *b = o->bench;
-        struct digest digest;
-        size_t taken = 0;
-
-        assert_int_equal(digest_parse(HEX_ANY, &digest, NULL), 0);
-        assert_int_equal(store_open(b->place.store, &o->store, NULL), 0);
-        assert_int_equal(content_open(o->store, &digest, "plain", &b->table, &o->content, NULL), 0);
-        assert_int_equal(content_claim(o->content, CLAIMED_FIRST, CLAIMED_END, &taken), 0);
-        assert_int_equal(taken, CLAIMED_END);
+        open_forty(b);
+        assert_int_equal(other_open(b, o), 0);
+        other_claim(o, CLAIMED_FIRST, CLAIMED_END);
 }
 
-static int other_lets_go(void *context, uint64_t done _unused_)
+static int lets_go(void *context, uint64_t done _unused_)
 {
-        struct other *o = context;
+        struct claimer *c = context;
 
-        if (++o->calls != CALLS)
+        if (++c->calls != CALLS)
                 return 0;
-        for (size_t k = CLAIMED_FIRST; k < CLAIMED_END && o->brings; k++)
-                assert_int_equal(content_write(o->content, k, o->bench->bytes + k * LENGTH), 0);
-        content_release(o->content, CLAIMED_FIRST, CLAIMED_END);
+        for (size_t k = CLAIMED_FIRST; k < CLAIMED_END && c->brings; k++)
+                assert_int_equal(content_write(c->other.content, k, c->bench->bytes + k * LENGTH), 0);
+        content_release(c->other.content, CLAIMED_FIRST, CLAIMED_END);
         return 0;
 }
 
 static uint64_t fill_beside(struct bench *b, bool brings)
 {
-        struct other o = { .bench = b, .brings = brings };
-        const struct fetch_fill f = { .priority = PRIORITY_READAHEAD, .progress = other_lets_go, .context = &o };
+        struct claimer c = { .bench = b, .brings = brings };
+        const struct fetch_fill f = { .priority = PRIORITY_READAHEAD, .progress = lets_go, .context = &c };
         struct error e = ERROR_INIT;
 
-        open_forty(b);
-        other_open(&o);
+        open_claimed(b, &c.other);
         if (fetch_fill(b->fetcher, &f, &e) < 0)
                 fail_msg("%s", e.message);
         settle(b);
-        assert_true(o.calls >= CALLS);
+        assert_true(c.calls >= CALLS);
         assert_true(all_there(b));
-        content_close(o.content);
-        store_close(o.store);
+        other_close(&c.other);
         return b->blob->asked;
 }
 
@@ -297,20 +288,18 @@ static void fill_brings_what_another_process_did_not(void **state)
 static void fill_does_not_wait_for_ever_for_another_process(void **state)
 {
         struct bench *b = *state;
-        struct other o = { .bench = b };
+        struct other o;
         const struct fetch_fill f = { .priority = PRIORITY_READAHEAD };
         struct error e = ERROR_INIT;
 
         b->timeout_ms = 200;
-        open_forty(b);
-        other_open(&o);
+        open_claimed(b, &o);
         if (fetch_fill(b->fetcher, &f, &e) < 0)
                 fail_msg("%s", e.message);
         settle(b);
         assert_true(all_there(b));
         assert_int_equal(b->blob->asked, COUNT * LENGTH);
-        content_close(o.content);
-        store_close(o.store);
+        other_close(&o);
 }
 
 int main(void)
