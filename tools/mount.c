@@ -244,8 +244,8 @@ static int run_background(struct server *s)
         }
         close(ends[1]);
         r = wait_for_child(child, ends[0], &e);
-        /* Nothing of this process is to be written or removed, and the mount is there. */
-        _exit(r < 0 ? command_failed(&e) : 0);
+        close(ends[0]);
+        return r < 0 ? command_failed(&e) : 0;
 }
 
 int command_mount(int argc, char **argv)
