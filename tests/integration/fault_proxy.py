@@ -15,9 +15,9 @@ import socket
 import threading
 import time
 
-Record = collections.namedtuple('Record', 'method path range authorization status sent time')
 Answer = collections.namedtuple('Answer', 'status headers body')
 
+PIECE = 256 << 10
 NOT_HANDED_ON = {'connection', 'transfer-encoding', 'content-length', 'host', 'keep-alive'}
 
 
@@ -38,15 +38,21 @@ class Rule:
 
 
 class Exchange:
-    """One request, and the means to answer it."""
+    """One request, and the means to answer it. It stays on record, with its status and the bytes sent."""
 
     def __init__(self, handler, proxy):
+        self.time = time.monotonic()
         self.handler, self.proxy = handler, proxy
         self.method, self.path, self.headers = handler.command, handler.path, handler.headers
         self.sent = 0
         self.status = None
+        self.over = False
         length = int(self.headers.get('Content-Length') or 0)
         self.body = handler.rfile.read(length) if length else b''
+
+    @property
+    def authorization(self):
+        return self.headers.get('Authorization')
 
     @property
     def range(self):
@@ -82,11 +88,13 @@ class Exchange:
         handler.end_headers()
         if self.method != 'HEAD':
             data = body if cut is None else body[:cut]
-            for at in range(0, len(data), piece or max(len(data), 1)):
+            piece = piece or PIECE
+            for at in range(0, len(data), piece):
                 if at and self.proxy.closing.wait(pause):
                     break
-                handler.wfile.write(data[at:at + (piece or len(data))])
-                self.sent += len(data[at:at + (piece or len(data))])
+                # Counted before the client can have it, and little more when it hangs up.
+                self.sent += len(data[at:at + piece])
+                handler.wfile.write(data[at:at + piece])
         handler.wfile.flush()
         if cut is not None:
             self.hang_up()
@@ -133,8 +141,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def answer(self):
         proxy = self.server.proxy
         exchange = Exchange(self, proxy)
-        began = time.monotonic()
         with proxy.lock:
+            # At the beginning: a client that has its answer finds the request here.
+            proxy.records.append(exchange)
             rule = next((r for r in proxy.rules if r.takes(exchange)), None)
             proxy.active += 1
             proxy.most_active = max(proxy.most_active, proxy.active)
@@ -143,8 +152,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         finally:
             with proxy.lock:
                 proxy.active -= 1
-                proxy.records.append(Record(exchange.method, exchange.path, exchange.range,
-                                            exchange.headers.get('Authorization'), exchange.status, exchange.sent, began))
+                exchange.over = True
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = answer
 
