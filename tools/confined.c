@@ -97,13 +97,14 @@ int confinement_begin(const struct command_options *o, const char *reference, co
         c->directory = strdup(directory);
         if (!c->directory)
                 return error_oom(e);
-        sandbox_preload();
+        sandbox_settle_home();
         broker.context = c;
         r = broker_start(&broker, &c->broker, e);
         if (r < 0)
                 return r;
         credential_use_broker(c->broker);
         r = sandbox_new(&c->sandbox, e);
+        sandbox_preload(); /* beside the making of the filter */
         if (r == 0)
                 r = sandbox_allow_image(c->sandbox, reference, &o->image, e);
         if (r < 0)

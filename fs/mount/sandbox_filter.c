@@ -8,6 +8,8 @@
 #if defined(REGFS_SECCOMP)
 
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <string.h>
@@ -15,11 +17,15 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 
+#include "regfs/io.h"
 #include "regfs/log.h"
 
+/* What the kernel gets. The library would make it anew each time that it is entered. */
 struct filter {
-        scmp_filter_ctx context;
+        struct sock_fprog program;
 };
 
 /* Names that an architecture, or this libseccomp, does not know are left out. */
@@ -184,11 +190,9 @@ static int fill(scmp_filter_ctx c)
 
         r = seccomp_attr_set(c, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
         if (r == 0)
-                r = seccomp_attr_set(c, SCMP_FLTATR_API_SYSRAWRC, 1); /* the kernel's error, not the library's */
+                r = seccomp_attr_set(c, SCMP_FLTATR_API_SYSRAWRC, 1); /* what writing the program fails with */
         /* A binary search in the kernel. Older libraries write a list. */
         (void) seccomp_attr_set(c, SCMP_FLTATR_CTL_OPTIMIZE, 2);
-        /* No code comes from others: no need for the kernel to make this process slow against itself. */
-        (void) seccomp_attr_set(c, SCMP_FLTATR_CTL_SSB, 1);
         if (r == 0)
                 r = add_names(c, SCMP_ACT_ALLOW, allowed);
         if (r == 0)
@@ -206,15 +210,48 @@ static int fill(scmp_filter_ctx c)
         return r == 0 ? allow_rest(c) : r;
 }
 
+/* The library hands its program out through a file. */
+static int export(scmp_filter_ctx c, struct sock_fprog *ret)
+{
+        _cleanup_close_ int fd = memfd_create("filter", MFD_CLOEXEC);
+        _cleanup_free_ struct sock_filter *code = NULL;
+        struct stat st;
+        int r;
+
+        if (fd < 0)
+                return -errno;
+        r = seccomp_export_bpf(c, fd);
+        if (r == 0 && fstat(fd, &st) < 0)
+                r = -errno;
+        if (r == 0 && (st.st_size == 0 || st.st_size / (off_t) sizeof(*code) > BPF_MAXINSNS))
+                r = -E2BIG;
+        if (r < 0)
+                return r;
+        code = malloc((size_t) st.st_size);
+        if (!code)
+                return -ENOMEM;
+        r = pread_full(fd, code, (size_t) st.st_size, 0);
+        if (r < 0)
+                return r;
+        ret->len = (unsigned short) ((size_t) st.st_size / sizeof(*code));
+        ret->filter = steal_ptr(code);
+        return 0;
+}
+
 int filter_new(struct filter **ret, struct error *e)
 {
         struct filter *f = calloc(1, sizeof(*f));
+        scmp_filter_ctx context;
         int r;
 
         if (!f)
                 return error_oom(e);
-        f->context = seccomp_init(SCMP_ACT_ERRNO(EPERM));
-        r = f->context ? fill(f->context) : -ENOMEM;
+        context = seccomp_init(SCMP_ACT_ERRNO(EPERM));
+        r = context ? fill(context) : -ENOMEM;
+        if (r == 0)
+                r = export(context, &f->program);
+        if (context)
+                seccomp_release(context);
         if (r < 0) {
                 filter_free(f);
                 return error_errno(e, -r, "sandbox: seccomp filter");
@@ -225,21 +262,26 @@ int filter_new(struct filter **ret, struct error *e)
 
 struct filter *filter_free(struct filter *f)
 {
-        if (f && f->context)
-                seccomp_release(f->context);
+        if (f)
+                free(f->program.filter);
         free(f);
         return NULL;
 }
 
 int filter_enter(const struct filter *f, struct error *e)
 {
-        int r = seccomp_load(f->context);
+        /* No code comes from others: no need for the kernel to make this process slow against itself. Before Linux 4.17
+         * it does not ask. */
+        static const unsigned flags[] = { SECCOMP_FILTER_FLAG_SPEC_ALLOW, 0 };
 
-        if (r == -EINVAL || r == -ENOSYS) {
+        for (size_t k = 0; k < ELEMENTSOF(flags); k++)
+                if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags[k], &f->program) == 0)
+                        return 0;
+        if (errno == EINVAL || errno == ENOSYS) {
                 log_info("sandbox: this kernel has no seccomp filters: system calls are not confined");
                 return 0;
         }
-        return r < 0 ? error_errno(e, -r, "sandbox: seccomp") : 0;
+        return error_errno(e, errno, "sandbox: seccomp");
 }
 
 bool sandbox_is_built(void)

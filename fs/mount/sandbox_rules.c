@@ -236,8 +236,7 @@ static void load_name_services(void)
         }
 }
 
-/* What would be looked up in the password database. */
-static void settle_home(void)
+void sandbox_settle_home(void)
 {
         _cleanup_free_ char *memory = malloc(16 * KIB);
         const char *home = getenv("HOME");
@@ -251,7 +250,6 @@ static void settle_home(void)
 
 void sandbox_preload(void)
 {
-        settle_home();
         /* Threads that end or are cancelled unwind their stack with it. */
         if (!dlopen("libgcc_s.so.1", RTLD_NOW))
                 log_debug("%s", dlerror());

@@ -49,5 +49,8 @@ int sandbox_enter(struct sandbox *s, struct error *e);
  * broker's (broker.h). */
 int sandbox_allow_image(struct sandbox *s, const char *reference, const struct regfs_options *options, struct error *e);
 
-/* Loads what libraries would otherwise load from files when they first need it. Before threads exist. */
+/* Sets $HOME where it is missing, to what would be looked up in the password database. Before threads exist. */
+void sandbox_settle_home(void);
+
+/* Loads what libraries would otherwise load from files when they first need it. */
 void sandbox_preload(void);
