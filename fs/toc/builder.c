@@ -303,6 +303,7 @@ static int add_directory(struct conversion *c, uint32_t dir)
 
 static int convert(struct conversion *c)
 {
+        size_t nodes = region_count(&c->tree->nodes, struct node);
         struct itable_builder *b = c->b;
         uint32_t row;
         int r;
@@ -312,6 +313,10 @@ static int convert(struct conversion *c)
         b->strings = c->tree->strings;
         c->tree->strings = (struct string_table) { 0 };
         r = set_map_init(&c->sets, &c->tables);
+        if (r == 0)
+                r = region_reserve(&b->inodes, nodes * sizeof(struct inode));
+        if (r == 0)
+                r = region_reserve(&b->dirents, nodes * sizeof(struct dirent_row));
         if (r == 0)
                 r = row_of(c, 0, 0, &row);
         /* The rows are the queue: directories append theirs as they come. */

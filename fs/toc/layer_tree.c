@@ -6,6 +6,7 @@
 #include "layer_tree.h"
 
 #define NODE_ROOT 0u
+#define EXPECTED_MAX ((size_t) 40000) /* what others say is no reason to take more memory than for these */
 
 int layer_tree_new(struct layer_tree **ret)
 {
@@ -25,6 +26,17 @@ int layer_tree_new(struct layer_tree **ret)
         t->last_directory = ITABLE_NONE;
         *ret = steal_ptr(t);
         return 0;
+}
+
+int layer_tree_expect(struct layer_tree *t, size_t entries)
+{
+        int r;
+
+        entries = MIN(entries, EXPECTED_MAX);
+        r = slots_expect(&t->children, entries);
+        if (r == 0)
+                r = slots_expect(&t->strings.index, entries);
+        return r < 0 ? r : region_reserve(&t->nodes, entries * sizeof(struct node));
 }
 
 struct layer_tree *layer_tree_free(struct layer_tree *t)
@@ -127,6 +139,12 @@ static void make_implicit_directory(struct node *n, bool ghost)
         };
 }
 
+static bool is_last_directory(const struct layer_tree *t, const struct layer_path *path, size_t length)
+{
+        return t->last_directory != ITABLE_NONE && t->last_length == length &&
+               memcmp(t->last_path, path->text, length) == 0;
+}
+
 /* The directory of the first LENGTH bytes of PATH, made where it is missing. GHOST: for what never shows itself: it
  * makes directories that do not show for its sake, and goes nowhere (ITABLE_NONE) where this layer holds a file, which
  * hides everything below it anyway. */
@@ -136,11 +154,6 @@ static int walk(struct layer_tree *t, const struct layer_path *path, size_t leng
         size_t position = 0, n;
         const char *name;
 
-        if (t->last_directory != ITABLE_NONE && t->last_length == length &&
-            memcmp(t->last_path, path->text, length) == 0) {
-                *ret = t->last_directory;
-                return 0;
-        }
         while (layer_path_next(path->text, length, &position, &name, &n)) {
                 struct node *node;
                 int r = 0;
@@ -407,15 +420,19 @@ static int add_path(struct layer_tree *t, const struct layer_entry *entry, const
         const char *name = slash ? slash + 1 : path->text;
         size_t parents = slash ? (size_t) (slash - path->text) : 0,
                length = path->length - (size_t) (name - path->text);
-        enum layer_name above = classify_parents(path, parents), kind = layer_name_classify(name, length);
-        uint32_t dir;
-        int r;
+        enum layer_name above = LAYER_NAME_PLAIN, kind = layer_name_classify(name, length);
+        bool known = is_last_directory(t, path, parents);
+        uint32_t dir = t->last_directory;
+        int r = 0;
 
+        if (!known)
+                above = classify_parents(path, parents);
         if (above == LAYER_NAME_BAD || kind == LAYER_NAME_BAD)
                 return refuse(path, e, "a whiteout must name a file");
         if (above == LAYER_NAME_HIDDEN && (kind == LAYER_NAME_WHITEOUT || kind == LAYER_NAME_OPAQUE))
                 return 0;
-        r = walk(t, path, parents, above != LAYER_NAME_PLAIN || kind != LAYER_NAME_PLAIN, &dir);
+        if (!known)
+                r = walk(t, path, parents, above != LAYER_NAME_PLAIN || kind != LAYER_NAME_PLAIN, &dir);
         if (r < 0 || dir == ITABLE_NONE)
                 return r;
         switch (kind) {

@@ -48,8 +48,8 @@ struct cursor {
 };
 
 struct layer_state {
-        const struct itable *table;
-        struct region rows; /* by the layer's row: the merged row + 1, or 0 */
+        struct itable table; /* with its strings in those of the builder */
+        struct region rows;  /* by the layer's row: the merged row + 1, or 0 */
         struct set_map sets;
 };
 
@@ -79,6 +79,48 @@ static void merge_clear(struct merge *m)
         region_free(&m->queue);
 }
 
+/* Rows for all that the layers have: most of it shows. */
+static int reserve_rows(struct merge *m)
+{
+        size_t inodes = 0, dirents = 0, strings = 0;
+        int r;
+
+        for (size_t i = 0; i < m->layer_count; i++) {
+                inodes += m->layers[i].table.inode_count;
+                dirents += m->layers[i].table.dirent_count;
+                strings += m->layers[i].table.strings_size;
+        }
+        r = region_reserve(&m->b->inodes, inodes * sizeof(struct inode));
+        if (r == 0)
+                r = region_reserve(&m->b->dirents, dirents * sizeof(struct dirent_row));
+        return r < 0 ? r : region_reserve(&m->b->strings.bytes, MIN(strings, (size_t) ITABLE_STRINGS_MAX));
+}
+
+/* Names are most of what the merged tree has in common with its layers: they are taken over as they are, those that no
+ * longer show too, so that none of them has to be looked for. */
+static int take_strings(struct merge *m)
+{
+        struct region *all = &m->b->strings.bytes;
+        const char *at;
+
+        if (reserve_rows(m) < 0)
+                return -ENOMEM;
+        for (size_t i = 0; i < m->layer_count; i++) {
+                const struct itable *t = &m->layers[i].table;
+
+                if (t->strings_size > ITABLE_STRINGS_MAX - all->size)
+                        return -EFBIG;
+                if (t->strings_size > 0 && !region_append(all, t->strings, t->strings_size))
+                        return -ENOMEM;
+        }
+        at = all->data;
+        for (size_t i = 0; i < m->layer_count; i++) {
+                m->layers[i].table.strings = at;
+                at += m->layers[i].table.strings_size;
+        }
+        return 0;
+}
+
 static int merge_init(struct merge *m, const struct itable *const *tables)
 {
         m->layers = calloc(m->layer_count + 1, sizeof(*m->layers));
@@ -89,17 +131,17 @@ static int merge_init(struct merge *m, const struct itable *const *tables)
         for (size_t i = 0; i < m->layer_count; i++) {
                 struct layer_state *l = &m->layers[i];
 
-                l->table = tables[i];
-                if (!region_append(&l->rows, NULL, l->table->inode_count * sizeof(uint32_t)) ||
-                    set_map_init(&l->sets, l->table) < 0)
+                l->table = *tables[i];
+                if (!region_append(&l->rows, NULL, l->table.inode_count * sizeof(uint32_t)) ||
+                    set_map_init(&l->sets, &l->table) < 0)
                         return -ENOMEM;
         }
-        return 0;
+        return take_strings(m);
 }
 
 static const struct inode *source_inode(const struct merge *m, struct source s)
 {
-        return &m->layers[s.layer].table->inodes[s.row];
+        return &m->layers[s.layer].table.inodes[s.row];
 }
 
 /* Decides what shows of a name, from the COUNT claims on it, top layer first. Sources of a directory are appended to
@@ -163,7 +205,7 @@ static int look_up(struct merge *m, uint32_t below, const char *path, struct out
 
                 for (uint32_t i = 0; o.what == DIRECTORY && i < o.count; i++) {
                         struct source s = *region_at(&m->scratch, struct source, o.first + i);
-                        const struct itable *table = m->layers[s.layer].table;
+                        const struct itable *table = &m->layers[s.layer].table;
                         uint32_t d = itable_find(table, s.row, name, n);
 
                         if (d != ITABLE_NONE)
@@ -208,7 +250,7 @@ static int follow_links(struct merge *m, struct claim *claim, uint32_t dir, cons
         char shown[LAYER_PATH_SHOWN_MAX], shown_target[LAYER_PATH_SHOWN_MAX];
 
         while (claim->type == DIRENT_LINK) {
-                const char *path = m->layers[claim->layer].table->strings + claim->target;
+                const char *path = m->layers[claim->layer].table.strings + claim->target;
                 struct outcome o = { .what = NOTHING };
                 int r;
 
@@ -233,7 +275,7 @@ static int file_row(struct merge *m, struct source s, uint32_t *ret)
         int r;
 
         if (*row == 0) {
-                r = builder_copy_inode(m->b, l->table, &l->sets, source_inode(m, s), 0, ret);
+                r = builder_copy_inode(m->b, &l->table, &l->sets, source_inode(m, s), 0, ret);
                 if (r < 0)
                         return r;
                 builder_inode(m->b, *ret)->layer = (uint16_t) s.layer;
@@ -246,7 +288,7 @@ static int file_row(struct merge *m, struct source s, uint32_t *ret)
 static int directory_row(struct merge *m, const struct outcome *o, struct pending *p, uint32_t *ret)
 {
         struct layer_state *l = &m->layers[o->attributes.layer];
-        int r = builder_copy_inode(m->b, l->table, &l->sets, source_inode(m, o->attributes), p->row, ret);
+        int r = builder_copy_inode(m->b, &l->table, &l->sets, source_inode(m, o->attributes), p->row, ret);
 
         if (r < 0)
                 return r;
@@ -324,7 +366,7 @@ static void open_sources(struct merge *m, const struct pending *p)
         m->cursor_count = 0;
         for (uint32_t i = 0; i < p->count; i++) {
                 struct source s = *region_at(&m->sources, struct source, p->first + i);
-                const struct itable *table = m->layers[s.layer].table;
+                const struct itable *table = &m->layers[s.layer].table;
                 const struct inode *dir = &table->inodes[s.row];
 
                 if (dir->count > 0)

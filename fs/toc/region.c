@@ -7,8 +7,11 @@
 
 #include "region.h"
 
-/* What is not touched costs nothing, and what has to grow costs all threads: they have one address space. */
-#define REGION_FIRST (1 * MIB)
+/* Many a table stays small. Of a mapping, what is not touched costs nothing, and what has to grow costs all threads: they
+ * have one address space. */
+#define SMALL_FIRST (1 * KIB)
+#define SMALL_MAX (64 * KIB)
+#define MAPPED_FIRST (1 * MIB)
 #define SLOTS_FIRST 4096u
 
 static void *map_memory(size_t n, int flags)
@@ -18,20 +21,65 @@ static void *map_memory(size_t n, int flags)
         return p == MAP_FAILED ? NULL : p;
 }
 
+static bool is_mapped(const struct region *r)
+{
+        return r->room > SMALL_MAX;
+}
+
+/* Moves a small region to memory of SIZE bytes. */
+static void *map_small(struct region *r, size_t size, int flags)
+{
+        void *p = map_memory(size, flags);
+
+        if (p && r->data)
+                memcpy(p, r->data, r->size);
+        if (p)
+                free(r->data);
+        return p;
+}
+
+static void *grow_to(struct region *r, size_t size)
+{
+        void *p;
+
+        if (size <= SMALL_MAX)
+                return realloc(r->data, size);
+        if (!is_mapped(r))
+                return map_small(r, size, 0);
+        p = mremap(r->data, r->room, size, MREMAP_MAYMOVE);
+        return p == MAP_FAILED ? NULL : p;
+}
+
 static int region_grow(struct region *r, size_t n)
 {
-        size_t need, size = r->mapped ? r->mapped : REGION_FIRST;
+        size_t need, size = r->room ? r->room : SMALL_FIRST;
         void *p;
 
         if (__builtin_add_overflow(r->size, n, &need) || need > SIZE_MAX / 4)
                 return -ENOMEM;
         while (size < need)
                 size *= 2;
-        p = r->data ? mremap(r->data, r->mapped, size, MREMAP_MAYMOVE) : map_memory(size, 0);
-        if (!p || p == MAP_FAILED)
+        if (size > SMALL_MAX)
+                size = MAX(size, MAPPED_FIRST);
+        p = grow_to(r, size);
+        if (!p)
                 return -ENOMEM;
         r->data = p;
-        r->mapped = size;
+        r->room = size;
+        return 0;
+}
+
+int region_reserve(struct region *r, size_t n)
+{
+        void *p;
+
+        if (is_mapped(r) || n <= SMALL_MAX)
+                return 0;
+        p = map_small(r, n, MAP_POPULATE);
+        if (!p)
+                return -ENOMEM;
+        r->data = p;
+        r->room = n;
         return 0;
 }
 
@@ -39,7 +87,7 @@ void *region_append(struct region *r, const void *data, size_t n)
 {
         char *p;
 
-        if ((!r->data || n > r->mapped - r->size) && region_grow(r, n) < 0)
+        if ((!r->data || n > r->room - r->size) && region_grow(r, n) < 0)
                 return NULL;
         p = r->data + r->size;
         if (data)
@@ -52,8 +100,10 @@ void *region_append(struct region *r, const void *data, size_t n)
 
 void region_free(struct region *r)
 {
-        if (r->data)
-                munmap(r->data, r->mapped);
+        if (is_mapped(r))
+                munmap(r->data, r->room);
+        else
+                free(r->data);
         *r = (struct region) { 0 };
 }
 
@@ -76,22 +126,14 @@ static size_t slots_bytes(const struct slots *s)
         return ((size_t) s->mask + 1) * sizeof(struct slot);
 }
 
-int slots_reserve(struct slots *s)
+static int slots_resize(struct slots *s, uint32_t mask)
 {
         struct slots bigger = *s;
 
-        if (s->cells && s->used < s->mask / 8 * 5)
-                return 0;
-        if (!s->cells) {
-                bigger.mask = SLOTS_FIRST - 1;
-                /* Without randomness the table still works: it is only slower against chosen names. */
-                if (getrandom(&bigger.seed, sizeof(bigger.seed), GRND_NONBLOCK) < 0)
-                        bigger.seed = (uintptr_t) s;
-        } else if (s->mask > UINT32_MAX / 4) {
-                return -ENOMEM;
-        } else {
-                bigger.mask = s->mask * 2 + 1;
-        }
+        bigger.mask = mask;
+        /* Without randomness the table still works: it is only slower against chosen names. */
+        if (!s->cells && getrandom(&bigger.seed, sizeof(bigger.seed), GRND_NONBLOCK) < 0)
+                bigger.seed = (uintptr_t) s;
         /* All of it will be used, in no order. A page that is read before it is written is mapped twice, and the second
          * time every processor that this process runs on is told. */
         bigger.cells = map_memory(slots_bytes(&bigger), MAP_POPULATE);
@@ -103,6 +145,29 @@ int slots_reserve(struct slots *s)
         slots_free(s);
         *s = bigger;
         return 0;
+}
+
+static bool slots_full(const struct slots *s, size_t used)
+{
+        return used >= s->mask / 8 * 5;
+}
+
+int slots_reserve(struct slots *s)
+{
+        if (!s->cells)
+                return slots_resize(s, SLOTS_FIRST - 1);
+        if (!slots_full(s, s->used))
+                return 0;
+        return s->mask > UINT32_MAX / 4 ? -ENOMEM : slots_resize(s, s->mask * 2 + 1);
+}
+
+int slots_expect(struct slots *s, size_t n)
+{
+        struct slots sized = { .mask = SLOTS_FIRST - 1 };
+
+        while (slots_full(&sized, n))
+                sized.mask = sized.mask * 2 + 1;
+        return s->cells ? 0 : slots_resize(s, sized.mask);
 }
 
 void slots_add(struct slots *s, uint32_t hash, uint32_t index)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* Memory for tables of unknown size: arrays in mappings of their own that grow by moving pages and go back to the
- * system when freed, and the open-addressed index that finds their elements by hash. */
+/* Memory for tables of unknown size: arrays that soon lie in mappings of their own, which grow by moving pages and go
+ * back to the system when freed, and the open-addressed index that finds their elements by hash. */
 
 #include <sys/random.h>
 
@@ -12,12 +12,16 @@
 struct region {
         char *data;
         size_t size;
-        size_t mapped;
+        size_t room;
 };
 
 /* Appends N bytes, zeros when DATA is NULL, and returns where they lie; NULL when out of memory. DATA must not point
  * into the region. */
 void *region_append(struct region *r, const void *data, size_t n);
+
+/* Maps room for N bytes in all at once, which costs less than page by page; of use when most of it will be filled.
+ * Returns 0 or -ENOMEM. */
+int region_reserve(struct region *r, size_t n);
 
 /* Drops what lies behind SIZE. */
 static inline void region_truncate(struct region *r, size_t size)
@@ -69,6 +73,9 @@ static inline void slots_set(struct slots *s, uint32_t cursor, uint32_t index)
 {
         s->cells[(cursor - 1) & s->mask].value = index + 1;
 }
+
+/* Gives an empty index room for about N: it need not grow on its way there. Returns 0 or -ENOMEM. */
+int slots_expect(struct slots *s, size_t n);
 
 /* Makes the seed and room for one more: to be called before the hash is made. Returns 0 or -ENOMEM. */
 int slots_reserve(struct slots *s);

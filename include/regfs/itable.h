@@ -184,6 +184,9 @@ int layer_tree_new(struct layer_tree **ret);
 struct layer_tree *layer_tree_free(struct layer_tree *t);
 DEFINE_CLEANUP(struct layer_tree *, layer_tree_free)
 
+/* Tells an empty tree how many entries there will be, about: it is filled faster then. Returns 0 or -ENOMEM. */
+int layer_tree_expect(struct layer_tree *t, size_t entries);
+
 /* Returns 0; -EBADMSG (kind BAD_DATA) with E naming path and bound for what must be refused: a name past 255 or path
  * past 4096 bytes, depth past 1024, a bare ".wh." (or a whiteout of "." or ".."), a root that is no directory, more
  * than 16 million entries, an xattr value past 64 KiB or more than 4096 xattrs, a link without target, extents out of

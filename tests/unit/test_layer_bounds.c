@@ -175,6 +175,36 @@ static void refused_entry_leaves_the_tree_as_it_was(void **state)
         itable_exact_free(&table);
 }
 
+/* What is expected is a hint: it changes no tree, and takes no memory to speak of when it is absurd. */
+static void expectations_may_be_wrong(void **state)
+{
+        static const size_t expected[] = { 0, 1, 100, 5000, 50000, SIZE_MAX };
+
+        (void) state;
+        for (size_t k = 0; k < ELEMENTSOF(expected); k++) {
+                _cleanup_(layer_tree_free_ptr) struct layer_tree *t = NULL;
+                struct error e = ERROR_INIT;
+                uint32_t cursor;
+
+                assert_int_equal(layer_tree_new(&t), 0);
+                assert_int_equal(layer_tree_expect(t, expected[k]), 0);
+                assert_true(t->nodes.room + 8 * (size_t) t->children.mask + 8 * (size_t) t->strings.index.mask <
+                            8 * MIB);
+                for (unsigned i = 0; i < 9000; i++) {
+                        char path[32];
+                        const struct layer_entry entry = REG(path, 0);
+
+                        snprintf(path, sizeof(path), "d%u/f%u", i % 7, i);
+                        if (layer_tree_add(t, &entry, &e) < 0)
+                                fail_msg("%s", e.message);
+                }
+                assert_int_equal(region_count(&t->nodes, struct node), 1 + 7 + 9000);
+                assert_int_not_equal(layer_tree_child(t, layer_tree_child(t, 0, "d3", 2, &cursor), "f8998", 5, &cursor),
+                                     ITABLE_NONE);
+                assert_int_equal(layer_tree_finish(t, NULL), 0);
+        }
+}
+
 static void messages_show_long_and_odd_paths_safely(void **state)
 {
         _cleanup_free_ char *path = repeat("long\n/", 300);
@@ -219,6 +249,7 @@ int main(void)
                 cmocka_unit_test(tables_are_bounded),
                 cmocka_unit_test(impossible_attributes_are_refused),
                 cmocka_unit_test(refused_entry_leaves_the_tree_as_it_was),
+                cmocka_unit_test(expectations_may_be_wrong),
                 cmocka_unit_test(messages_show_long_and_odd_paths_safely),
                 cmocka_unit_test(finished_tree_takes_no_more_and_an_unfinished_one_gives_no_rows),
         };
