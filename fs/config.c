@@ -9,6 +9,7 @@
 struct config_reading {
         struct image *image;
         struct descriptor descriptor;
+        struct keepsakes *keepsakes;
         const struct platform *wanted;
         bool chosen;
         uint64_t request; /* of the log */
@@ -27,11 +28,20 @@ static struct config_reading *reading_free(struct config_reading *c)
         if (!c)
                 return NULL;
         descriptor_clear(&c->descriptor);
+        keepsakes_free(c->keepsakes);
         buf_free(&c->config);
         cond_destroy(&c->changed);
         mutex_destroy(&c->lock);
         free(c);
         return NULL;
+}
+
+static int remember(struct config_reading *c)
+{
+        const struct document config = { .body = c->config, .digest = c->descriptor.digest };
+        int r = keepsakes_put(c->keepsakes, c->image, &c->error);
+
+        return r < 0 ? r : image_remember(c->image, &config, &c->error);
 }
 
 static void fetch(struct config_reading *c)
@@ -43,8 +53,7 @@ static void fetch(struct config_reading *c)
         if (c->result < 0)
                 error_prefix(&c->error, "%s: config", i->reference);
         else
-                c->result = image_remember(i, &(struct document) { .body = c->config, .digest = c->descriptor.digest },
-                                           &c->error);
+                c->result = remember(c);
         mutex_lock(&c->lock);
         c->over = true;
         cond_broadcast(&c->changed);
@@ -76,13 +85,14 @@ int config_begin(struct image *i, struct descriptor *descriptor, const struct pl
         c->request = log_current_request();
         c->descriptor = *descriptor;
         *descriptor = (struct descriptor) { 0 };
+        c->keepsakes = steal_ptr(i->keepsakes);
         known = store_blob_get(i->store, &c->descriptor.digest, MANIFEST_MAX, &c->config, NULL) == 0;
         mutex_lock(&c->lock);
         c->over = known;
         mutex_unlock(&c->lock);
         i->config = c;
         if (known)
-                return 0;
+                return keepsakes_put(c->keepsakes, i, e);
         buf_free(&c->config);
         c->config = (struct buf) { 0 };
         c->in_thread = thread_start(&c->thread, "config", fetch_in_thread, c) == 0;

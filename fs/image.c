@@ -22,6 +22,8 @@ struct image *image_close(struct image *i)
         atomic_store(&i->closing, true);
         if (i->http)
                 http_stop(i->http);
+        image_end_warming(i);
+        keepsakes_free(i->keepsakes);
         for (size_t k = 0; k < i->layer_count; k++) {
                 struct image_layer *l = &i->layers[k];
 
@@ -143,13 +145,11 @@ static int open_fetchers(struct image *i, struct error *e)
 {
         for (size_t k = 0; k < i->layer_count; k++) {
                 struct image_layer *l = &i->layers[k];
-                char kind[LAYER_KIND_MAX];
                 int r;
 
                 if (l->same_as != k)
                         continue;
-                image_content_kind(l, kind);
-                r = content_open(i->store, &l->descriptor.digest, kind, &l->toc->chunks, &l->content, e);
+                r = image_open_content(i, l, e);
                 if (r == 0 && l->table)
                         r = recovery_new(i, l, &l->recovery, e);
                 if (r < 0)
@@ -234,6 +234,8 @@ static int find_image(struct image *i, const char *reference, const struct regfs
         bool chosen = false;
         int r;
 
+        if (keepsakes_new(&i->keepsakes) < 0)
+                return error_oom(e);
         r = image_locate(i, reference, o, &located, e);
         if (r < 0)
                 return r;
@@ -289,6 +291,7 @@ static int find_and_open(struct image *i, enum purpose purpose, const char *refe
                 result = open_layers(i, o, e);
         if (result < 0 && i->http)
                 http_stop(i->http); /* nobody waits for it any more */
+        image_end_warming(i);
         r = config_end(i, &why);
         if (r == 0 || (result < 0 && r != -EBADMSG))
                 return result;

@@ -60,7 +60,10 @@ struct image {
         struct client *client;
         struct source *source;
 
+        struct keepsakes *keepsakes;   /* until the config is begun */
         struct config_reading *config; /* while the image is being opened */
+        pthread_t warming;             /* likewise: makes ready what decodes, if IS_WARMING */
+        bool is_warming;
         struct published published;    /* the index that lies beside the image and is used; or empty */
         struct source *index_source;   /* where it comes from, when that is not `source` */
 
@@ -91,13 +94,26 @@ int image_locate(struct image *i, const char *reference, const struct regfs_opti
 int image_document(struct image *i, struct source *source, const struct digest *digest, struct document *ret,
                    struct error *e);
 
-/* Small documents go to the store. One that cannot take it costs speed, nothing else, unless it is to keep all. */
+/* Waits until what image_locate has begun beside the caller is over. */
+void image_end_warming(struct image *i);
+
+/* ---- remember.c ---- */
+
+/* Document D goes to the store, or what TAG stands for: now, or with I->keepsakes where there are some. */
 int image_remember(struct image *i, const struct document *d, struct error *e);
+int image_remember_tag(struct image *i, const char *tag, const struct digest *digest, struct error *e);
+
+/* What is to be remembered and nobody waits for. */
+struct keepsakes;
+
+int keepsakes_new(struct keepsakes **ret);
+struct keepsakes *keepsakes_free(struct keepsakes *k);
+int keepsakes_put(const struct keepsakes *k, struct image *i, struct error *e);
 
 /* ---- config.c ---- */
 
 /* Begins to read the config that DESCRIPTOR names, which it takes; beside the caller where the store does not have it.
- * WANTED is borrowed until config_end; CHOSEN: an index said that the image is for it. */
+ * Takes the keepsakes, too. WANTED is borrowed until config_end; CHOSEN: an index said that the image is for it. */
 int config_begin(struct image *i, struct descriptor *descriptor, const struct platform *wanted, bool chosen,
                  struct error *e);
 
@@ -117,8 +133,8 @@ int image_open_toc(struct image *i, struct image_layer *l, struct error *e);
 /* Opens the image index, or merges one; sets I->tree. Every layer has its TOC. */
 int image_open_tree(struct image *i, struct error *e);
 
-/* What the content of L is called in the first store. */
-void image_content_kind(const struct image_layer *l, char ret_kind[LAYER_KIND_MAX]);
+/* Opens the content of L, whose TOC is open, unless it is open already. */
+int image_open_content(struct image *i, struct image_layer *l, struct error *e);
 
 /* ---- choice.c ---- */
 

@@ -8,7 +8,6 @@
 #include <stdio.h>
 
 #include "image_internal.h"
-#include "regfs/codec.h"
 #include "regfs/embedded.h"
 #include "regfs/external_toc.h"
 #include "regfs/log.h"
@@ -239,9 +238,9 @@ static int run_pass(struct pass *p, struct error *e)
         if (r < 0)
                 return r;
         p->layer->index_ms = MAX(clock_ms() - begin, (uint64_t) 1);
-        /* While others are still at it. If it can't be opened, whoever waits for all of them finds out why. */
-        if (!p->layer->toc)
-                (void) image_open_toc(p->all->image, p->layer, &ignored);
+        /* While others are still at it. If they can't be opened, whoever waits for all of them finds out why. */
+        if (p->layer->toc || image_open_toc(p->all->image, p->layer, &ignored) == 0)
+                (void) image_open_content(p->all->image, p->layer, &ignored);
         log_info("%s: indexed as %s in %ju ms", blob->name, p->layer->kind, (uintmax_t) p->layer->index_ms);
         return 0;
 }
@@ -345,9 +344,6 @@ static int run_all(struct passes *a, const struct regfs_options *o, struct error
         }
         if (started == 0)
                 return error_errno(e, -r, "cannot start a thread");
-        /* Who inflates first would wait for the test of the library; now the others wait for the network. */
-        (void) inflate_backend();
-
         watch_passes(a, o);
         for (size_t k = 0; k < started; k++)
                 pthread_join(threads[k], NULL);

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "image_internal.h"
+#include "regfs/codec.h"
 #include "regfs/log.h"
 
 deadline_t image_deadline(const struct image *i)
@@ -77,6 +78,31 @@ static int resolve_offline(struct image *i, struct located *l, struct error *e)
         return r;
 }
 
+/* What is done once and takes some milliseconds: OpenSSL looks for its SHA-256, and the decoder is tested. */
+static void *warm_up(_unused_ void *arg)
+{
+        hasher_free(hasher_new(DIGEST_SHA256));
+        (void) inflate_backend();
+        return NULL;
+}
+
+/* A manifest is asked for that is not known here, and the layers behind it are not either, mostly: while the answer is on
+ * its way, what they need is made ready. Without a thread they do that themselves. */
+static int ask_for_manifest(struct image *i, struct source *source, const struct digest *digest, struct document *ret,
+                            struct error *e)
+{
+        if (!i->is_warming)
+                i->is_warming = thread_start(&i->warming, "warm", warm_up, NULL) == 0;
+        return source_manifest(source, digest, image_deadline(i), ret, e);
+}
+
+void image_end_warming(struct image *i)
+{
+        if (i->is_warming)
+                pthread_join(i->warming, NULL);
+        i->is_warming = false;
+}
+
 /* What the reference stands for. A tag that the store knows costs a HEAD; an unknown one is asked for its manifest
  * at once, which saves a round trip. */
 static int resolve(struct image *i, struct located *l, struct error *e)
@@ -94,21 +120,9 @@ static int resolve(struct image *i, struct located *l, struct error *e)
         if (l->name.transport != TRANSPORT_REGISTRY || store_ref_get(i->store, l->text, &last, &when, NULL) == 0)
                 return source_resolve(l->source, image_deadline(i), &l->digest, e);
 
-        r = source_manifest(l->source, NULL, image_deadline(i), &l->document, e);
+        r = ask_for_manifest(i, l->source, NULL, &l->document, e);
         if (r == 0)
                 l->digest = l->document.digest;
-        return r;
-}
-
-int image_remember(struct image *i, const struct document *d, struct error *e)
-{
-        struct error why = ERROR_INIT;
-        int r = store_blob_put(i->store, &d->digest, d->body.data, d->body.len, &why);
-
-        if (r < 0)
-                r = store_forgo(i->store, r, &why);
-        if (r < 0 && e)
-                *e = why;
         return r;
 }
 
@@ -150,15 +164,9 @@ static int try_candidate(struct image *i, struct reference *ref, struct located 
                 return r;
 
         if (ref->transport == TRANSPORT_REGISTRY && !ref->has_digest && !i->offline) {
-                struct error why = ERROR_INIT;
-
-                r = store_ref_put(i->store, l.text, &l.digest, &why);
+                r = image_remember_tag(i, l.text, &l.digest, e);
                 if (r < 0)
-                        r = store_forgo(i->store, r, &why);
-                if (r < 0) {
-                        *e = why;
                         return r;
-                }
         }
         *ret = l;
         l = (struct located) { 0 };
@@ -218,7 +226,7 @@ int image_document(struct image *i, struct source *source, const struct digest *
         } else {
                 buf_free(&d.body);
                 d.body = (struct buf) { 0 };
-                r = source_manifest(source, digest, image_deadline(i), &d, e);
+                r = ask_for_manifest(i, source, digest, &d, e);
                 if (r < 0)
                         return r;
                 r = image_remember(i, &d, e);

@@ -100,13 +100,24 @@ int image_open_toc(struct image *i, struct image_layer *l, struct error *e)
         return result;
 }
 
-void image_content_kind(const struct image_layer *l, char ret_kind[LAYER_KIND_MAX])
+/* What the content of L is called in the first store. */
+static void name_content(const struct image_layer *l, char ret_kind[LAYER_KIND_MAX])
 {
         if (l->toc_store && store_is_foreign(l->toc_store))
                 snprintf(ret_kind, LAYER_KIND_MAX, "%.*s" LAYER_KIND_BY "%ju", LAYER_KIND_MAX - 16, l->kind,
                          (uintmax_t) store_owner(l->toc_store));
         else
                 snprintf(ret_kind, LAYER_KIND_MAX, "%s", l->kind);
+}
+
+int image_open_content(struct image *i, struct image_layer *l, struct error *e)
+{
+        char kind[LAYER_KIND_MAX];
+
+        if (l->content)
+                return 0;
+        name_content(l, kind);
+        return content_open(i->store, &l->descriptor.digest, kind, &l->toc->chunks, &l->content, e);
 }
 
 /* ---- the merged tree ---- */

@@ -30,6 +30,7 @@
 #define LOOK_PAUSE_MS 10
 #define LOOK_SHARE 4
 #define STUCK_PAUSE_MS 1000
+#define FIRST_MS 500    /* whoever opens an image has better things to do */
 #define REST_MS 2000    /* a last look when writers have come to rest */
 #define STUCK_MS 5000   /* others may have closed what they had open */
 #define RESCAN_MS 60000 /* others write as well */
@@ -68,13 +69,12 @@ static uint64_t slack_of(const struct evictor *v)
 
 static void *evictor_run(void *arg);
 
-static void call(struct store *s)
+/* Returns 0 or -errno: then nobody evicts. */
+static int start(struct store *s)
 {
         struct evictor *v = &s->evictor;
         int r = 0;
 
-        if (atomic_exchange(&v->wanted, true))
-                return;
         mutex_lock(&v->lock);
         if (!v->running) {
                 r = thread_start(&v->thread, "evict", evictor_run, s);
@@ -84,7 +84,14 @@ static void call(struct store *s)
         mutex_unlock(&v->lock);
         if (r < 0)
                 log_debug("store %s: no thread that evicts: %s", s->path, strerror(-r));
-        if (r < 0)
+        return r;
+}
+
+static void call(struct store *s)
+{
+        struct evictor *v = &s->evictor;
+
+        if (!atomic_exchange(&v->wanted, true) && start(s) < 0)
                 atomic_store(&v->wanted, false);
 }
 
@@ -451,6 +458,8 @@ static void wait_until(struct evictor *v, deadline_t deadline, bool wanted) REQU
 /* Until the next look, when nobody wants one. */
 static uint64_t idle_pause(const struct evictor *v)
 {
+        if (!atomic_load(&v->looked))
+                return FIRST_MS;
         if (atomic_load(&v->written) > 0)
                 return REST_MS;
         return atomic_load(&v->stuck) ? STUCK_MS : RESCAN_MS;
@@ -531,7 +540,7 @@ void evictor_enter(struct content *c)
         c->entered = true;
         mutex_unlock(&v->lock);
         if (v->limit != UINT64_MAX)
-                call(c->store);
+                (void) start(c->store);
 }
 
 void evictor_leave(struct content *c)
