@@ -2,12 +2,12 @@
 # Sourced by tools/run and tools/test: which of Debian's packages are needed, and how the missing ones are installed.
 
 build_packages='gcc libc6-dev meson ninja-build pkg-config libfuse3-dev fuse3 libcurl4-openssl-dev libzstd-dev zlib1g-dev
-        libssl-dev libxxhash-dev libcjson-dev libyajl-dev libisal-dev libseccomp-dev
+        libssl-dev libxxhash-dev libcjson-dev libisal-dev libseccomp-dev
         ca-certificates'
 
 test_packages='clang libclang-rt-14-dev libcmocka-dev libarchive-dev libarchive-tools docker-registry skopeo umoci buildah
         mmdebstrap python3 apache2-utils openssl zstd pigz tar xz-utils util-linux attr iproute2 procps clang-format bc
-        python3-flatbuffers squashfs-tools squashfuse bindfs dosfstools e2fsprogs'
+        python3-flatbuffers libyajl-dev squashfs-tools squashfuse bindfs dosfstools e2fsprogs'
 
 installed()
 {

@@ -8,9 +8,9 @@
 #include <errno.h>
 #include <string.h>
 
+#include "regfs/json_scan.h"
 #include "regfs/text.h"
 
-#define DEPTH_MAX 64
 #define NUMBER_MAX 9007199254740991.0 /* 2^53 - 1: behind it, doubles skip numbers */
 
 #define NUL_ESCAPE "\\u0000"
@@ -31,114 +31,33 @@ static bool is_nul_escape(const char *s, size_t n)
         return n >= strlen(NUL_ESCAPE) && memcmp(s, NUL_ESCAPE, strlen(NUL_ESCAPE)) == 0;
 }
 
-/* Length of the escape that starts at S, 0 when it is none. cJSON takes four wrong digits for zeros. */
-static size_t escape_length(const char *s, size_t n)
+static int look_for_nul(void *context, const char *text, size_t n)
 {
-        if (n >= 2 && s[1] != '\0' && strchr("\"\\/bfnrt", s[1]))
-                return 2;
-        if (n < 6 || s[1] != 'u')
-                return 0;
-        for (size_t k = 2; k < 6; k++)
-                if (!(s[k] >= '0' && s[k] <= '9') && !((s[k] | 0x20) >= 'a' && (s[k] | 0x20) <= 'f'))
-                        return 0;
-        return 6;
+        bool *has_nul = context;
+
+        *has_nul = *has_nul || memchr(text, '\0', n);
+        return 0;
 }
 
-/* Checks the string that starts behind its quote at *K, and leaves *K behind its closing quote. */
-static const char *check_string(const char *s, size_t n, size_t *k, bool *has_nul)
+/* Looks for all that cJSON lets pass. */
+static int check_text(const char *s, size_t n, bool *ret_has_nul, struct error *e)
 {
-        while (*k < n && s[*k] != '"') {
-                size_t length;
+        static const struct json_events events = { .string = look_for_nul, .key = look_for_nul };
+        _cleanup_(json_scan_free_ptr) struct json_scan *scan = NULL;
+        const char *wrong;
+        uint64_t at;
+        int r;
 
-                if ((unsigned char) s[*k] < 0x20)
-                        return "a control character in a string";
-                if (s[*k] == '\\') {
-                        length = escape_length(s + *k, n - *k);
-                        if (length == 0)
-                                return "an unknown escape in a string";
-                        *has_nul = *has_nul || is_nul_escape(s + *k, n - *k);
-                } else {
-                        length = utf8_length(s + *k, n - *k);
-                        if (length == 0)
-                                return "a string that is not UTF-8";
-                }
-                *k += length;
-        }
-        if (*k >= n)
-                return "a string without end";
-        (*k)++;
-        return NULL;
-}
-
-static size_t count_digits(const char *s, size_t n, size_t k)
-{
-        size_t start = k;
-
-        while (k < n && s[k] >= '0' && s[k] <= '9')
-                k++;
-        return k - start;
-}
-
-/* The same for a number that starts at *K. */
-static const char *check_number(const char *s, size_t n, size_t *k)
-{
-        static const char malformed[] = "a malformed number";
-        size_t at = *k, digits;
-
-        at += s[at] == '-';
-        digits = count_digits(s, n, at);
-        if (digits == 0 || (digits > 1 && s[at] == '0'))
-                return malformed;
-        at += digits;
-        if (at < n && s[at] == '.') {
-                digits = count_digits(s, n, ++at);
-                if (digits == 0)
-                        return malformed;
-                at += digits;
-        }
-        if (at < n && (s[at] == 'e' || s[at] == 'E')) {
-                at++;
-                if (at < n && (s[at] == '+' || s[at] == '-'))
-                        at++;
-                digits = count_digits(s, n, at);
-                if (digits == 0)
-                        return malformed;
-                at += digits;
-        }
-        *k = at;
-        return NULL;
-}
-
-/* Looks for all that cJSON lets pass; the rest of the grammar is its own. Returns what is wrong at *ret_at, or NULL. */
-static const char *check_text(const char *s, size_t n, size_t *ret_at, bool *has_nul)
-{
-        size_t depth = 0, k = 0;
-
-        while (k < n) {
-                unsigned char c = (unsigned char) s[k];
-                const char *wrong = NULL;
-
-                *ret_at = k;
-                if (c == '-' || (c >= '0' && c <= '9')) {
-                        wrong = check_number(s, n, &k);
-                } else if (c == '"') {
-                        k++;
-                        wrong = check_string(s, n, &k, has_nul);
-                } else {
-                        if ((c == '{' || c == '[') && ++depth > DEPTH_MAX)
-                                wrong = "nested more than 64 deep";
-                        if ((c == '}' || c == ']') && depth > 0)
-                                depth--;
-                        if (c < ' ' && c != '\t' && c != '\n' && c != '\r')
-                                wrong = "a control character";
-                        if (c >= 0x7f)
-                                wrong = "an unexpected byte";
-                        k++;
-                }
-                if (wrong)
-                        return wrong;
-        }
-        return NULL;
+        *ret_has_nul = false;
+        r = json_scan_new(&events, ret_has_nul, n, &scan);
+        if (r == 0)
+                r = json_scan_feed(scan, s, n);
+        if (r == 0)
+                r = json_scan_finish(scan);
+        if (r != -EBADMSG)
+                return r < 0 ? error_oom(e) : 0;
+        wrong = json_scan_wrong(scan, &at);
+        return error_set(e, ERROR_BAD_DATA, EBADMSG, "not valid JSON: %s, at byte %ju", wrong, (uintmax_t) at);
 }
 
 /* cJSON would end a string at an escaped NUL. No UTF-8 has NUL_MARK, so a string that has it had a NUL. */
@@ -160,24 +79,17 @@ static char *mark_nuls(const char *data, size_t n)
         return copy;
 }
 
-static size_t skip_space(const char *s, size_t n, size_t k)
-{
-        while (k < n && (s[k] == ' ' || s[k] == '\t' || s[k] == '\n' || s[k] == '\r'))
-                k++;
-        return k;
-}
-
 int json_parse(const char *data, size_t n, struct json **ret, struct error *e)
 {
         _cleanup_free_ char *copy = NULL;
-        const char *end = NULL, *wrong;
-        bool has_nul = false;
-        size_t at = 0;
+        const char *end = NULL;
+        bool has_nul;
         cJSON *root;
+        int r;
 
-        wrong = check_text(data, n, &at, &has_nul);
-        if (wrong)
-                return error_set(e, ERROR_BAD_DATA, EBADMSG, "not valid JSON: %s, at byte %zu", wrong, at);
+        r = check_text(data, n, &has_nul, e);
+        if (r < 0)
+                return r;
         if (has_nul) {
                 copy = mark_nuls(data, n);
                 if (!copy)
@@ -186,16 +98,11 @@ int json_parse(const char *data, size_t n, struct json **ret, struct error *e)
         }
         errno = 0;
         root = cJSON_ParseWithLengthOpts(data, n, &end, false);
-        at = end ? (size_t) (end - data) : 0;
         if (!root && errno == ENOMEM)
                 return error_oom(e);
-        if (!root)
-                return error_set(e, ERROR_BAD_DATA, EBADMSG, "not valid JSON, at byte %zu", at);
-        at = skip_space(data, n, at);
-        if (at != n) {
-                cJSON_Delete(root);
-                return error_set(e, ERROR_BAD_DATA, EBADMSG, "not valid JSON: more behind its end, at byte %zu", at);
-        }
+        if (!root) /* it is stricter about the length of numbers */
+                return error_set(e, ERROR_BAD_DATA, EBADMSG, "JSON that is not read, at byte %zu",
+                                 end ? (size_t) (end - data) : 0);
         *ret = (struct json *) root;
         return 0;
 }

@@ -27,13 +27,13 @@ int parser_refuse(struct toc_parser *p, const char *format, ...)
                           layer_path_show(p->name, strlen(p->name), shown), why);
         else
                 error_set(p->e, ERROR_BAD_DATA, EBADMSG, "entry %ju: %s", (uintmax_t) p->count, why);
-        return 0;
+        return p->failed;
 }
 
 int parser_oom(struct toc_parser *p)
 {
         p->failed = error_oom(p->e);
-        return 0;
+        return p->failed;
 }
 
 /* ---- members ---- */
@@ -46,7 +46,7 @@ static int take_path(struct toc_parser *p, const char *text, size_t n, char *out
                 return parser_refuse(p, "%s: a NUL", p->member->name);
         memcpy(out, text, n);
         out[n] = '\0';
-        return 1;
+        return 0;
 }
 
 static int take_name(struct toc_parser *p, const char *text, size_t n)
@@ -75,7 +75,7 @@ static int take_type(struct toc_parser *p, const char *text, size_t n)
         for (size_t k = TOC_ENTRY_DIRECTORY; k < ELEMENTSOF(types); k++)
                 if (text_is(text, n, types[k])) {
                         p->at.type = (enum toc_entry_type) k;
-                        return 1;
+                        return 0;
                 }
         return parser_refuse(p, "an unknown type");
 }
@@ -83,7 +83,7 @@ static int take_type(struct toc_parser *p, const char *text, size_t n)
 static int take_chunk_type(struct toc_parser *p, const char *text, size_t n)
 {
         p->at.zeros = text_is(text, n, "zeros");
-        return p->at.zeros || n == 0 ? 1 : parser_refuse(p, "an unknown chunkType");
+        return p->at.zeros || n == 0 ? 0 : parser_refuse(p, "an unknown chunkType");
 }
 
 /* Files that were made together have one time: mostly it is that of the entry before. */
@@ -102,36 +102,46 @@ static int take_time(struct toc_parser *p, const char *text, size_t n)
         }
         p->at.mtime = known->seconds;
         p->at.mtime_nsec = known->nanoseconds;
-        return 1;
+        return 0;
 }
 
 static int take_sha256(struct toc_parser *p, const char *text, size_t n, struct digest *ret)
 {
+        struct known_digest *known = &p->known_digest;
         char terminated[DIGEST_STRING_MAX];
 
-        if (n < sizeof(terminated)) {
-                memcpy(terminated, text, n);
-                terminated[n] = '\0';
-                if (strlen(terminated) == n && digest_parse(terminated, ret, NULL) == 0 &&
-                    ret->algorithm == DIGEST_SHA256)
-                        return 1;
+        *ret = (struct digest) { 0 };
+        if (n == 0)
+                return 0;
+        /* A file of one chunk has its digest twice. */
+        if (n == sizeof(known->text) && known->digest.algorithm && memcmp(text, known->text, n) == 0) {
+                *ret = known->digest;
+                return 0;
         }
-        return parser_refuse(p, "%s: no SHA-256", p->member->name);
+        if (n >= sizeof(terminated) || memchr(text, 0, n))
+                return parser_refuse(p, "%s: no SHA-256", p->member->name);
+        memcpy(terminated, text, n);
+        terminated[n] = '\0';
+        if (digest_parse(terminated, ret, NULL) < 0 || ret->algorithm != DIGEST_SHA256)
+                return parser_refuse(p, "%s: no SHA-256", p->member->name);
+        memcpy(known->text, text, sizeof(known->text));
+        known->digest = *ret;
+        return 0;
 }
 
 static int take_digest(struct toc_parser *p, const char *text, size_t n)
 {
-        return n == 0 ? 1 : take_sha256(p, text, n, &p->at.digest);
+        return take_sha256(p, text, n, &p->at.digest);
 }
 
 static int take_chunk_digest(struct toc_parser *p, const char *text, size_t n)
 {
-        return n == 0 ? 1 : take_sha256(p, text, n, &p->at.chunk_digest);
+        return take_sha256(p, text, n, &p->at.chunk_digest);
 }
 
 static int take_version(struct toc_parser *p, uint64_t n)
 {
-        return n == 1 ? 1 : parser_refuse(p, "version %ju of the table is not known", (uintmax_t) n);
+        return n == 1 ? 0 : parser_refuse(p, "version %ju of the table is not known", (uintmax_t) n);
 }
 
 #define NAME(n) .name = (n), .length = sizeof(n) - 1
@@ -178,7 +188,7 @@ static int check_case(struct toc_parser *p, const struct member *table, size_t c
                 if (n == table[k].length && strncasecmp(key, table[k].name, n) == 0)
                         return parser_refuse(p, "a member named %.*s, which some take for %s", (int) n, key,
                                              table[k].name);
-        return 1;
+        return 0;
 }
 
 /* What of TABLE the key names: sets p->member, NULL for what is unknown. Looks from *NEXT on, where the key is that
@@ -188,14 +198,14 @@ static int find_member(struct toc_parser *p, const struct member *table, size_t 
 {
         p->member = NULL;
         for (size_t looked = 0, k = *next; looked < count; looked++, k = k + 1 < count ? k + 1 : 0) {
-                if (n != table[k].length || memcmp(key, table[k].name, n) != 0)
+                if (n != table[k].length || *key != *table[k].name || memcmp(key, table[k].name, n) != 0)
                         continue;
                 if (*seen & 1u << k)
                         return parser_refuse(p, "%s twice", table[k].name);
                 *seen |= 1u << k;
                 *next = k + 1 < count ? k + 1 : 0;
                 p->member = &table[k];
-                return 1;
+                return 0;
         }
         return check_case(p, table, count, key, n);
 }
@@ -217,7 +227,7 @@ int parser_check_document(struct toc_parser *p)
         for (size_t k = 0; k < ELEMENTSOF(document_members); k++)
                 if (!(p->document_seen & 1u << k))
                         return parser_refuse(p, "the JSON has no %s", document_members[k].name);
-        return 1;
+        return 0;
 }
 
 int parser_take_number(struct toc_parser *p, uint64_t n)
@@ -231,7 +241,7 @@ int parser_take_number(struct toc_parser *p, uint64_t n)
                 memcpy(field, &n, sizeof(uint64_t));
         else
                 memcpy(field, &n, sizeof(uint32_t)); /* little-endian, as regfs is */
-        return 1;
+        return 0;
 }
 
 /* ---- xattrs ---- */
@@ -242,12 +252,13 @@ static int append_xattr(struct toc_parser *p, const void *data, size_t n)
 
         if (r == -EFBIG)
                 return parser_refuse(p, "more than 1 MiB of xattrs");
-        return r < 0 ? parser_oom(p) : 1;
+        return r < 0 ? parser_oom(p) : 0;
 }
 
 int parser_begin_xattr(struct toc_parser *p, const char *name, size_t n)
 {
         struct xattr_text x = { .name = p->xattr_bytes.len };
+        int r;
 
         if (p->xattr_count >= ITABLE_XATTR_COUNT_MAX)
                 return parser_refuse(p, "more than %d xattrs", ITABLE_XATTR_COUNT_MAX);
@@ -257,7 +268,8 @@ int parser_begin_xattr(struct toc_parser *p, const char *name, size_t n)
         if (array_reserve(p->xattrs, &p->xattrs_allocated, p->xattr_count + 1) < 0)
                 return parser_oom(p);
         p->xattrs[p->xattr_count++] = x;
-        return append_xattr(p, name, n) && append_xattr(p, "", 1);
+        r = append_xattr(p, name, n);
+        return r < 0 ? r : append_xattr(p, "", 1);
 }
 
 int parser_end_xattr(struct toc_parser *p, const char *text, size_t n)
@@ -330,8 +342,8 @@ int parser_end_entry(struct toc_parser *p)
         if (r < 0) {
                 p->failed = r;
                 error_prefix(p->e, "entry %ju", (uintmax_t) p->count);
-                return 0;
+                return r;
         }
         p->place = PLACE_ENTRIES;
-        return 1;
+        return 0;
 }

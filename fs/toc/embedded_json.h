@@ -2,19 +2,11 @@
 #pragma once
 
 /* The inside of struct toc_parser: embedded_json.c knows where in the document it is, embedded_entry.c what the
- * values there mean. Functions that return an int return 1, or 0 with `failed` set: what yajl takes for "go on" and
- * "stop". */
-
-#include <yajl/yajl_parse.h>
+ * values there mean. Functions that return an int return 0, or -errno with `failed` set to the same. */
 
 #include "embedded_internal.h"
+#include "regfs/json_scan.h"
 #include "regfs/text.h"
-
-/* yajl's memory: taken from the front, never given back before the end. Pages that nobody touches cost nothing. */
-struct arena {
-        uint8_t *memory;
-        size_t used;
-};
 
 enum place {
         PLACE_START,
@@ -30,7 +22,7 @@ struct xattr_text {
         size_t value_length;
 };
 
-/* The value of a member that is a string, or a number. Return 1, or 0 with p->failed set. */
+/* The value of a member that is a string, or a number. */
 typedef int take_text_fn(struct toc_parser *p, const char *text, size_t n);
 typedef int take_number_fn(struct toc_parser *p, uint64_t n);
 
@@ -52,18 +44,19 @@ struct known_time {
         uint32_t nanoseconds;
 };
 
+/* The last digest, and its text of "sha256:" and hex digits. */
+struct known_digest {
+        char text[7 + 2 * SHA256_SIZE];
+        struct digest digest;
+};
+
 struct toc_parser {
         toc_entry_fn *entry;
         void *context;
-        struct arena arena;
-        yajl_handle yajl;
+        struct json_scan *scan;
         struct error *e; /* of the call under way */
         int failed;
 
-        uint64_t fed;    /* bytes in the pieces before */
-        size_t quiet;    /* bytes since the last event */
-        uint64_t end;    /* PLACE_END: bytes up to there */
-        unsigned escape; /* how much of \uD8 has been seen at the end of the bytes fed */
         enum place place;
         unsigned unknown;                   /* levels of what is passed over */
         const struct member *member;        /* whose value comes next; NULL: it is passed over */
@@ -73,6 +66,7 @@ struct toc_parser {
         uint64_t count; /* of entries, the one at hand included */
         struct toc_entry at;
         struct known_time known_time;
+        struct known_digest known_digest;
         char name[ITABLE_PATH_MAX + 1];
         char link[ITABLE_PATH_MAX + 1];
         struct buf xattr_bytes;

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* JSON of any bytes: what the reader of documents takes, the more lenient one of tables takes too; and texts survive being
- * written. */
+/* JSON of any bytes: the scan makes the same events of it whole and in pieces, and those that yajl makes of it; the reader of
+ * documents takes nothing else; and texts survive being written. */
 
 #include <yajl/yajl_parse.h>
 
 #include "fuzz.h"
 #include "regfs/json.h"
+#include "regfs/json_scan.h"
 
 static void check_text(const char *text)
 {
@@ -37,41 +38,132 @@ static void walk(const struct json *v)
         }
 }
 
-struct other {
-        unsigned depth, deepest;
+/* ---- events, as yajl has them, too ---- */
+
+static int put(void *context, char sign, const void *text, size_t n)
+{
+        REQUIRE(buf_append_char(context, sign) == 0);
+        REQUIRE(n == 0 || buf_append(context, text, n) == 0);
+        return 0;
+}
+
+#define SIGN(name, sign)                                 \
+        static int name(void *context)                   \
+        {                                                \
+                return put(context, sign, NULL, 0);      \
+        }                                                \
+        static int yajl_##name(void *context)            \
+        {                                                \
+                return put(context, sign, NULL, 0) == 0; \
+        }
+#define TEXT(name, sign, type)                                            \
+        static int name(void *context, const char *text, size_t n)        \
+        {                                                                 \
+                return put(context, sign, text, n);                       \
+        }                                                                 \
+        static int yajl_##name(void *context, const type *text, size_t n) \
+        {                                                                 \
+                return put(context, sign, text, n) == 0;                  \
+        }
+
+SIGN(on_null, 'n')
+SIGN(on_begin_object, '{')
+SIGN(on_end_object, '}')
+SIGN(on_begin_array, '[')
+SIGN(on_end_array, ']')
+TEXT(on_number, '#', char)
+TEXT(on_string, '"', unsigned char)
+TEXT(on_key, '.', unsigned char)
+
+static int on_boolean(void *context, bool value)
+{
+        return put(context, value ? 't' : 'f', NULL, 0);
+}
+
+static int yajl_on_boolean(void *context, int value)
+{
+        return put(context, value ? 't' : 'f', NULL, 0) == 0;
+}
+
+static const struct json_events events = {
+        .null = on_null,
+        .boolean = on_boolean,
+        .number = on_number,
+        .string = on_string,
+        .key = on_key,
+        .begin_object = on_begin_object,
+        .end_object = on_end_object,
+        .begin_array = on_begin_array,
+        .end_array = on_end_array,
 };
 
-static int begin(void *context)
+static const yajl_callbacks yajl_events = {
+        .yajl_null = yajl_on_null,
+        .yajl_boolean = yajl_on_boolean,
+        .yajl_number = yajl_on_number,
+        .yajl_string = yajl_on_string,
+        .yajl_map_key = yajl_on_key,
+        .yajl_start_map = yajl_on_begin_object,
+        .yajl_end_map = yajl_on_end_object,
+        .yajl_start_array = yajl_on_begin_array,
+        .yajl_end_array = yajl_on_end_array,
+};
+
+static bool is_yajl_json(const uint8_t *data, size_t size, struct buf *ret)
 {
-        struct other *o = context;
-
-        o->depth++;
-        o->deepest = MAX(o->depth, o->deepest);
-        return 1;
-}
-
-static int end(void *context)
-{
-        struct other *o = context;
-
-        o->depth--;
-        return 1;
-}
-
-/* Whether yajl takes it, which is to look no deeper than the other. */
-static bool is_json(const uint8_t *data, size_t size)
-{
-        static const yajl_callbacks callbacks = {
-                .yajl_start_map = begin, .yajl_end_map = end, .yajl_start_array = begin, .yajl_end_array = end
-        };
-        struct other o = { 0 };
-        yajl_handle y = yajl_alloc(&callbacks, NULL, &o);
+        yajl_handle y = yajl_alloc(&yajl_events, NULL, ret);
         bool good;
 
         REQUIRE(y);
         good = yajl_parse(y, data, size) == yajl_status_ok && yajl_complete_parse(y) == yajl_status_ok;
         yajl_free(y);
-        return good && o.deepest <= 64;
+        return good;
+}
+
+/* In pieces of STEP bytes; returns what is wrong, or NULL. */
+static const char *scan(const uint8_t *data, size_t size, size_t step, struct buf *ret, uint64_t *ret_at)
+{
+        _cleanup_(json_scan_free_ptr) struct json_scan *s = NULL;
+        int r = 0;
+
+        REQUIRE(json_scan_new(&events, ret, SIZE_MAX, &s) == 0);
+        for (size_t done = 0; r == 0 && done < size; done += step) {
+                size_t n = MIN(step, size - done);
+                _cleanup_free_ uint8_t *piece = exact_bytes(data + done, n);
+
+                r = json_scan_feed(s, piece, n);
+        }
+        if (r == 0)
+                r = json_scan_finish(s);
+        REQUIRE((r == 0) == (json_scan_wrong(s, ret_at) == NULL));
+        return json_scan_wrong(s, ret_at);
+}
+
+static bool same(const struct buf *a, const struct buf *b)
+{
+        return a->len == b->len && (a->len == 0 || memcmp(a->data, b->data, a->len) == 0);
+}
+
+/* yajl lets halves of characters pass, UTF-8 of too many bytes, and more white space than there is; it goes deeper, and takes a
+ * string without end behind the value for nothing. */
+static bool is_yajls_own(const char *wrong)
+{
+        return strstr(wrong, "half a character") || strstr(wrong, "not UTF-8") || strstr(wrong, "nested more") ||
+               strstr(wrong, "behind its end") || str_eq(wrong, "a control character");
+}
+
+static bool check_scan(const uint8_t *data, size_t size)
+{
+        _cleanup_buf_ struct buf whole = { 0 }, cut = { 0 }, others = { 0 };
+        uint64_t at, cut_at;
+        const char *wrong = scan(data, size, SIZE_MAX / 2, &whole, &at),
+                   *cut_wrong = scan(data, size, size % 11 + 1, &cut, &cut_at);
+        bool other = is_yajl_json(data, size, &others);
+
+        REQUIRE(wrong ? cut_wrong && str_eq(wrong, cut_wrong) && at == cut_at : !cut_wrong);
+        REQUIRE(same(&whole, &cut));
+        REQUIRE(wrong ? !other || is_yajls_own(wrong) : other && same(&whole, &others));
+        return !wrong;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -81,7 +173,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         struct error e = ERROR_INIT;
         int r = json_parse((const char *) bytes, size, &root, &e);
 
-        REQUIRE(r < 0 || is_json(bytes, size));
+        REQUIRE(check_scan(bytes, size) || r < 0);
         if (r < 0)
                 REQUIRE(r == -EBADMSG && is_told(r, &e));
         else

@@ -141,6 +141,7 @@ static void strings_are_decoded(_unused_ void **state)
         /* a backslash and then what looks like an escape */
         expect(DOCUMENT("{\"type\":\"dir\",\"name\":\"\\\\ud800\"}"), "dir \\ud800\n");
         expect(DOCUMENT("{\"type\":\"dir\",\"name\":\"\\ud7ff\\ue000\"}"), "dir \xed\x9f\xbf\xee\x80\x80\n");
+        expect(DOCUMENT("{\"type\":\"dir\",\"name\":\"\\ud83d\\ude00\"}"), "dir \xf0\x9f\x98\x80\n");
 }
 
 /* Each entry begins afresh. */
@@ -174,8 +175,8 @@ static void malformed_json_is_refused_with_its_place(_unused_ void **state)
         } cases[] = {
                 { "", "JSON, byte 0" },
                 { "{", "JSON, byte 1" },
-                { DOCUMENT("") "x", "JSON, byte 27: parse error: trailing garbage" },
-                { DOCUMENT("") DOCUMENT(""), "JSON, byte 27: parse error: trailing garbage" },
+                { DOCUMENT("") "x", "JSON, byte 26: more behind its end" },
+                { DOCUMENT("") DOCUMENT(""), "JSON, byte 26: more behind its end" },
                 { DOCUMENT("") "\"x", "JSON, byte 26: more behind its end" },
                 { DOCUMENT("") " \n\"x\\", "JSON, byte 28: more behind its end" },
                 { DOCUMENT("{\"type\" \"dir\"}"), "JSON, byte 3" },
@@ -186,13 +187,12 @@ static void malformed_json_is_refused_with_its_place(_unused_ void **state)
                 { DOCUMENT("{\"size\":01}"), "JSON, byte" },
                 { DOCUMENT("/* */"), "JSON, byte" },
                 { "{\"version\":1,\"entries\":[", "JSON, byte" },
-                { DOCUMENT("{\"name\":\"\\ud83d\\ude00\"}"), "half a character" },
                 { DOCUMENT("{\"name\":\"\\uDBFF\"}"), "half a character" },
         };
 
         for (size_t k = 0; k < ELEMENTSOF(cases); k++)
                 expect_refused(cases[k].text, strlen(cases[k].text), cases[k].why);
-        expect_refused("{\0}", 3, "JSON, byte 2");
+        expect_refused("{\0}", 3, "JSON, byte 1: a control character");
 }
 
 static void other_documents_are_refused(_unused_ void **state)
@@ -318,7 +318,6 @@ static void tokens_are_bounded(_unused_ void **state)
                 "{\"x\":\"",
                 "{\"",
                 "{\"x\":1",
-                "{ ",
                 "{\"version\":1,\"entries\":[{\"name\":\"",
                 "{\"version\":1,\"entries\":[{\"xattrs\":{\"user.x\":\"",
         };
@@ -327,12 +326,12 @@ static void tokens_are_bounded(_unused_ void **state)
                 _cleanup_buf_ struct buf b = { 0 };
 
                 buf_append_str(&b, begins[k]);
-                repeat(&b, begins[k][1] == ' ' ? "          " : "0000000000", 200000);
-                expect_buf_refused(&b, "more than 1048576 bytes without a value");
+                repeat(&b, "1111111111", 200000);
+                expect_buf_refused(&b, "a string, number or word that is too long");
         }
 }
 
-/* With escapes, so that yajl collects and decodes them. */
+/* With escapes, so that it is decoded, too. */
 static void longest_token_is_taken(_unused_ void **state)
 {
         _cleanup_buf_ struct buf b = { 0 }, out = { 0 };

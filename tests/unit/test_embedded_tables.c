@@ -284,7 +284,7 @@ static void long_table_costs_one_more_request(void **state)
 
                 add_usual(&m);
                 data = m.blob.len;
-                for (unsigned i = 0; i < 10000; i++) {
+                for (unsigned i = 0; i < 15000; i++) {
                         sha256_text(&i, sizeof(i), digest);
                         buf_printf(&table, "{\"type\":\"dir\",\"name\":\"%s\"},", digest);
                 }
@@ -292,7 +292,7 @@ static void long_table_costs_one_more_request(void **state)
                 end_with(&m, table.data);
                 w = watch(m.blob.data, m.blob.len);
                 toc = index_and_open(*state, w, annotate(&m).list, kind);
-                assert_int_equal(toc->itable.inode_count, 10002);
+                assert_int_equal(toc->itable.inode_count, 15002);
                 assert_true(m.blob.len > data + 2 * EMBEDDED_TAIL);
                 assert_int_equal(atomic_load(&w->requests), k ? 1 : 2);
                 assert_true(atomic_load(&w->bytes) <= m.blob.len - data);

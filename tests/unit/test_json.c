@@ -232,7 +232,7 @@ static void place_of_the_fault_is_named(void **state _unused_)
 {
         parse_fails("{\"a\": 01}", 9, "number, at byte 6");
         parse_fails("[1] x", 5, "at byte 4");
-        parse_fails("[\"a\", \"\xff\"]", 10, "not UTF-8, at byte 6");
+        parse_fails("[\"a\", \"\xff\"]", 10, "not UTF-8, at byte 7");
 }
 
 static void bytes_that_are_no_text_are_refused(void **state _unused_)
