@@ -15,6 +15,7 @@
 #define CHUNKED_OLD_PREFIX "io.containers.zstd-chunked."
 
 #define TAIL_MIN (16 * KIB)
+#define ENTRY_SIZE 50 /* of most in a compressed table */
 
 /* ---- what the annotations say ---- */
 
@@ -161,6 +162,7 @@ static int start(struct reading *d, struct error *e)
         d->json = t->json.algorithm ? hasher_new(t->json.algorithm) : NULL;
         if ((t->stored.algorithm && !d->stored) || (t->json.algorithm && !d->json) ||
             toc_rows_new(d->place.codec, d->place.data_end, &d->rows) < 0 ||
+            layer_tree_expect(toc_rows_tree(d->rows), (size_t) (d->place.length / ENTRY_SIZE)) < 0 ||
             toc_parser_new(on_entry, d, &d->parser) < 0)
                 return error_oom(e);
         r = toc_draft_new(d->options->store, &d->options->blob->digest, d->kind, &d->draft, e);

@@ -42,7 +42,7 @@ struct embedded_options {
 #define EMBEDDED_TOC_MAX (256 * MIB) /* of JSON, compressed or not */
 
 /* What is read first, from the blob's end, where no annotation says where the table is; less of a small blob. */
-#define EMBEDDED_TAIL (128 * KIB)
+#define EMBEDDED_TAIL (192 * KIB)
 
 #define EMBEDDED_ZEROS_MAX (1024 * GIB) /* in chunks of zeros, of one layer */
 

@@ -244,7 +244,7 @@ class LazyTest(TestCase):
         self.assertIn('read whole', mount.log())
 
     def test_external_toc(self):
-        self.check('estargz-external', 'estargz', 140_000)
+        self.check('estargz-external', 'estargz', 200_000)
         self.assertEqual(len(self.proxy.requests('/manifests/estargz-external-esgztoc')), 1)
         table = self.layer_path('base.external.toc')
         self.assertEqual(len(self.proxy.requests(table[0])), 1)
