@@ -64,8 +64,8 @@ struct image {
         struct config_reading *config; /* while the image is being opened */
         pthread_t warming;             /* likewise: makes ready what decodes, if IS_WARMING */
         bool is_warming;
-        struct published published;    /* the index that lies beside the image and is used; or empty */
-        struct source *index_source;   /* where it comes from, when that is not `source` */
+        struct published published;  /* the index that lies beside the image and is used; or empty */
+        struct source *index_source; /* where it comes from, when that is not `source` */
 
         struct tree *tree;
         struct image_layer *layers;
