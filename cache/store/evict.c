@@ -458,8 +458,6 @@ static void wait_until(struct evictor *v, deadline_t deadline, bool wanted) REQU
 /* Until the next look, when nobody wants one. */
 static uint64_t idle_pause(const struct evictor *v)
 {
-        if (!atomic_load(&v->looked))
-                return FIRST_MS;
         if (atomic_load(&v->written) > 0)
                 return REST_MS;
         return atomic_load(&v->stuck) ? STUCK_MS : RESCAN_MS;
@@ -469,12 +467,11 @@ static void *evictor_run(void *arg)
 {
         struct store *s = arg;
         struct evictor *v = &s->evictor;
+        uint64_t idle = FIRST_MS, pause;
 
         mutex_lock(&v->lock);
         while (!v->stopping) {
-                uint64_t pause;
-
-                wait_until(v, deadline_in(idle_pause(v)), true);
+                wait_until(v, deadline_in(idle), true);
                 if (v->stopping)
                         break;
                 atomic_store(&v->wanted, false);
@@ -482,6 +479,7 @@ static void *evictor_run(void *arg)
                 pause = look(s);
                 mutex_lock(&v->lock);
                 wait_until(v, deadline_in(pause), false);
+                idle = idle_pause(v);
         }
         mutex_unlock(&v->lock);
         return NULL;
