@@ -182,6 +182,22 @@ static void oldest_chunks_go_and_no_more_than_needed(void **state)
         content_close(c);
 }
 
+/* Others filled it, or the limit was another one. */
+static void full_store_is_found_by_who_only_opens_something(void **state)
+{
+        struct layer *l = *state;
+        struct content *c;
+
+        layer_open_store(l);
+        assert_int_equal(publish(l, 65536), 0);
+        store_set_limit(l->store, 100000);
+        c = open_content(l);
+        assert_true(blocks(l, CONTENT) > 100000);
+        while (blocks(l, CONTENT) > 100000)
+                nap();
+        content_close(c);
+}
+
 /* Chunk by chunk; the files stay. */
 static void layer_that_somebody_else_has_open_is_evicted_from(void **state)
 {
@@ -390,6 +406,7 @@ int main(void)
                 evict_test(readers_get_right_bytes_while_chunks_go),
                 evict_test(writing_keeps_the_store_within_its_limit),
                 evict_test(oldest_chunks_go_and_no_more_than_needed),
+                evict_test(full_store_is_found_by_who_only_opens_something),
                 evict_test(layer_that_somebody_else_has_open_is_evicted_from),
                 evict_test(writer_is_refused_where_there_is_no_room),
                 evict_test(content_of_a_closed_layer_goes_and_its_toc_stays),
