@@ -151,9 +151,8 @@ static void record(struct image *i)
 {
         _cleanup_free_ char *name = record_name(i);
         struct error e = ERROR_INIT;
-        int r = name ? store_ref_put(i->store, name, &i->published.digest, &e) : 0;
 
-        if (r < 0 && store_forgo(i->store, r, &e) < 0)
+        if (name && image_remember_tag(i, name, &i->published.digest, &e) < 0)
                 log_warning("%s", e.message);
 }
 

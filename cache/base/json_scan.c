@@ -143,11 +143,6 @@ static const char *skip_plain(const char *at, const char *end)
 
 /* ---- strings ---- */
 
-static int hex_value(char c)
-{
-        return c >= '0' && c <= '9' ? c - '0' : (c | 0x20) >= 'a' && (c | 0x20) <= 'f' ? (c | 0x20) - 'a' + 10 : -1;
-}
-
 /* The four digits at AT: of a half of a character, or all of one. -1 when they are none. */
 static int32_t code_unit(const char *at, const char *end)
 {
@@ -163,16 +158,6 @@ static int32_t code_unit(const char *at, const char *end)
                 unit = unit << 4 | value;
         }
         return unit;
-}
-
-static size_t encode_utf8(uint32_t c, char out[4])
-{
-        size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
-
-        for (size_t k = n - 1; k > 0; k--, c >>= 6)
-                out[k] = (char) (0x80 | (c & 0x3f));
-        out[0] = (char) (n == 1 ? c : (0xf00u >> n & 0xffu) | c);
-        return n;
 }
 
 /* Decodes \uXXXX, or two of them, at *AT. */
@@ -192,7 +177,7 @@ static int decode_unicode(struct json_scan *s, const char **at, const char *end)
                 *at += 6;
         }
         *at += 6;
-        return buf_append(&s->decoded, text, encode_utf8((uint32_t) unit, text));
+        return buf_append(&s->decoded, text, utf8_encode((uint32_t) unit, text));
 }
 
 /* Decodes the text from AT to END, which has escapes. */
@@ -251,9 +236,14 @@ static int find_end(struct json_scan *s, const char **at, bool *ret_escapes)
         return 0;
 }
 
+static bool expects_key(const struct json_scan *s)
+{
+        return s->expected == EXPECT_KEY || s->expected == EXPECT_KEY_OR_END;
+}
+
 static int read_string(struct json_scan *s, const char **at)
 {
-        bool key = s->expected == EXPECT_KEY || s->expected == EXPECT_KEY_OR_END, escapes;
+        bool key = expects_key(s), escapes;
         int (*event)(void *, const char *, size_t) = key ? s->events->key : s->events->string;
         const char *text = *at + 1;
         size_t n;
@@ -392,23 +382,17 @@ static bool expects_value(const struct json_scan *s)
         return s->expected == EXPECT_VALUE || s->expected == EXPECT_VALUE_OR_END;
 }
 
-static const char *what_is_expected(const struct json_scan *s)
+/* What is at AT may not stand there. */
+static int refuse_for_another(struct json_scan *s, const char *at)
 {
-        switch (s->expected) {
-        case EXPECT_VALUE:
-        case EXPECT_VALUE_OR_END:
-                return "a value is expected";
-        case EXPECT_KEY:
-        case EXPECT_KEY_OR_END:
-                return "a member's name is expected";
-        case EXPECT_COLON:
-                return "a colon is expected";
-        case EXPECT_COMMA_OR_END:
-                return "a comma is expected, or an end";
-        case EXPECT_NOTHING:
-                break;
-        }
-        return "more behind its end";
+        static const char *const wanted[] = {
+                [EXPECT_VALUE] = "a value is expected",       [EXPECT_VALUE_OR_END] = "a value is expected",
+                [EXPECT_KEY] = "a member's name is expected", [EXPECT_KEY_OR_END] = "a member's name is expected",
+                [EXPECT_COLON] = "a colon is expected",       [EXPECT_COMMA_OR_END] = "a comma is expected, or an end",
+                [EXPECT_NOTHING] = "more behind its end",
+        };
+
+        return refuse(s, at, wanted[s->expected]);
 }
 
 /* Reads the token that begins at *AT, and leaves *AT behind it. */
@@ -418,17 +402,15 @@ static int read_token(struct json_scan *s, const char **at)
 
         switch (*begin) {
         case '"':
-                if (expects_value(s) || s->expected == EXPECT_KEY || s->expected == EXPECT_KEY_OR_END)
-                        return read_string(s, at);
-                return refuse(s, begin, what_is_expected(s));
+                return expects_value(s) || expects_key(s) ? read_string(s, at) : refuse_for_another(s, begin);
         case ',':
                 if (s->expected != EXPECT_COMMA_OR_END)
-                        return refuse(s, begin, what_is_expected(s));
+                        return refuse_for_another(s, begin);
                 s->expected = in_object(s) ? EXPECT_KEY : EXPECT_VALUE;
                 break;
         case ':':
                 if (s->expected != EXPECT_COLON)
-                        return refuse(s, begin, what_is_expected(s));
+                        return refuse_for_another(s, begin);
                 s->expected = EXPECT_VALUE;
                 break;
         case '}':
@@ -441,11 +423,11 @@ static int read_token(struct json_scan *s, const char **at)
                 if ((unsigned char) *begin >= 0x7f)
                         return refuse(s, begin, "an unexpected byte");
                 if (!expects_value(s))
-                        return refuse(s, begin, what_is_expected(s));
+                        return refuse_for_another(s, begin);
                 if (is_of_word(*begin))
                         return read_word(s, at);
                 if (*begin != '{' && *begin != '[')
-                        return refuse(s, begin, what_is_expected(s));
+                        return refuse_for_another(s, begin);
                 (*at)++;
                 return open_value(s, begin, *begin == '{');
         }

@@ -171,6 +171,17 @@ size_t utf8_length(const void *s, size_t n)
         return c < smallest[length] || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff) ? 0 : length;
 }
 
+size_t utf8_encode(uint32_t c, char out[4])
+{
+        static const uint8_t lead[] = { 0, 0, 0xc0, 0xe0, 0xf0 };
+        size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+
+        for (size_t k = n; k-- > 1; c >>= 6)
+                out[k] = (char) (0x80 | (c & 0x3f));
+        out[0] = (char) (lead[n] | c);
+        return n;
+}
+
 /* How the byte at S is shown: as an escape in OUT (5 bytes), or, with a length of 0, as it is. A terminal obeys the
  * controls from U+0080 to U+009F as well. */
 static size_t escape_of(const uint8_t *s, size_t character, char *out)
@@ -268,6 +279,15 @@ int hex_decode(const char *s, size_t n, uint8_t *out)
         for (size_t k = 0; k < n; k++)
                 out[k] = (uint8_t) (hex_digit(s[2 * k]) << 4 | hex_digit(s[2 * k + 1]));
         return 0;
+}
+
+int hex_value(char c)
+{
+        if (c >= '0' && c <= '9')
+                return c - '0';
+        if (c >= 'a' && c <= 'f')
+                return c - 'a' + 10;
+        return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
 }
 
 char *base64_encode(const void *data, size_t n)

@@ -2,7 +2,6 @@
 
 #include "toml_scan.h"
 
-#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -43,43 +42,23 @@ static int put(struct toml_scan *p, struct buf *b, const char *data, size_t n)
         return buf_append(b, data, n) < 0 ? error_oom(p->e) : 0;
 }
 
-static int put_code_point(struct toml_scan *p, struct buf *b, uint32_t c)
-{
-        size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
-        static const uint8_t lead[] = { 0, 0, 0xc0, 0xe0, 0xf0 };
-        char bytes[4];
-
-        for (size_t k = n; k-- > 1; c >>= 6)
-                bytes[k] = (char) (0x80 | (c & 0x3f));
-        bytes[0] = (char) (lead[n] | c);
-        return put(p, b, bytes, n);
-}
-
-static unsigned digit_value(char c)
-{
-        if (c >= '0' && c <= '9')
-                return (unsigned) (c - '0');
-        if ((c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F'))
-                return (unsigned) ((c | 0x20) - 'a') + 10;
-        return UINT_MAX;
-}
-
 /* The digits of \uXXXX or \UXXXXXXXX. U+0000 is refused: text is handed out NUL-terminated. */
 static int parse_unicode(struct toml_scan *p, struct buf *b, size_t digits)
 {
+        char bytes[4];
         uint32_t c = 0;
 
         for (size_t k = 0; k < digits; k++) {
-                unsigned digit = digit_value(scan_peek_at(p, k));
+                int digit = hex_value(scan_peek_at(p, k));
 
-                if (digit >= 16)
+                if (digit < 0)
                         return toml_scan_wrong(p, "a Unicode escape needs %zu hexadecimal digits", digits);
-                c = c << 4 | digit;
+                c = c << 4 | (uint32_t) digit;
         }
         if (c == 0 || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff))
                 return toml_scan_wrong(p, "U+%04X cannot stand in a string", (unsigned) c);
         p->at += digits;
-        return put_code_point(p, b, c);
+        return put(p, b, bytes, utf8_encode(c, bytes));
 }
 
 /* Behind a backslash. */
@@ -214,7 +193,7 @@ static int to_integer(const char *s, unsigned base, bool negative, int64_t *ret)
         bool after_digit = false;
 
         for (; *s; s++) {
-                unsigned digit = digit_value(*s);
+                unsigned digit = (unsigned) hex_value(*s); /* of no digit: the largest number */
 
                 if (*s == '_' && after_digit) {
                         after_digit = false;

@@ -64,14 +64,11 @@ static int parse_offset(const char *digits, uint64_t *ret)
         uint64_t offset = 0;
 
         for (size_t k = 0; k < OFFSET_DIGITS; k++) {
-                char c = digits[k];
+                int value = hex_value(digits[k]);
 
-                if (c >= '0' && c <= '9')
-                        offset = offset << 4 | (uint64_t) (c - '0');
-                else if ((c | 0x20) >= 'a' && (c | 0x20) <= 'f')
-                        offset = offset << 4 | (uint64_t) ((c | 0x20) - 'a' + 10);
-                else
+                if (value < 0)
                         return -EINVAL;
+                offset = offset << 4 | (uint64_t) value;
         }
         *ret = offset;
         return 0;

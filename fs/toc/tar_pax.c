@@ -87,23 +87,14 @@ static int parse_time(char *s, int64_t *ret_seconds, uint32_t *ret_nsec, struct 
         return 0;
 }
 
-static int hex_digit(char c)
-{
-        if (c >= '0' && c <= '9')
-                return c - '0';
-        if (c >= 'a' && c <= 'f')
-                return c - 'a' + 10;
-        return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
 /* %XX in place; a percent sign without two hex digits stands for itself. False when a NUL comes out. */
 static bool url_decode(char *s)
 {
         char *out = s;
 
         while (*s) {
-                int high = *s == '%' ? hex_digit(s[1]) : -1;
-                int low = high >= 0 ? hex_digit(s[2]) : -1;
+                int high = *s == '%' ? hex_value(s[1]) : -1;
+                int low = high >= 0 ? hex_value(s[2]) : -1;
 
                 if (low < 0) {
                         *out++ = *s++;

@@ -70,6 +70,9 @@ bool str_ends_with(const char *s, const char *suffix);
  * continuation byte, an overlong form, a surrogate, a value past U+10FFFF. */
 size_t utf8_length(const void *s, size_t n);
 
+/* Writes the UTF-8 of C, which is at most 0x10ffff, and returns its length. */
+size_t utf8_encode(uint32_t c, char out[4]);
+
 /* Writes S into OUT so that it can be shown on one line: control characters and bytes that are not UTF-8 become
  * \n, \t, \r or \xNN. What does not fit into SIZE (at least 1) is cut between characters. Returns the length of OUT. */
 size_t str_escape(const char *s, char *out, size_t size);
@@ -82,6 +85,9 @@ void hex_encode(const uint8_t *bytes, size_t n, char *out);
 
 /* Exactly 2 N lower-case hex digits at S into OUT. Returns 0 or -EINVAL. */
 int hex_decode(const char *s, size_t n, uint8_t *out);
+
+/* The value of a hexadecimal digit of either case, or -1. */
+int hex_value(char c);
 
 /* Standard base64 with padding. encode: NUL-terminated, NULL when out of memory. decode: 0, -EINVAL, -ENOMEM;
  * *ret has a NUL behind its *ret_len bytes. The caller frees. */

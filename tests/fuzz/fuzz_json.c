@@ -6,8 +6,8 @@
 #include <yajl/yajl_parse.h>
 
 #include "fuzz.h"
+#include "../unit/json_transcript.h"
 #include "regfs/json.h"
-#include "regfs/json_scan.h"
 
 static void check_text(const char *text)
 {
@@ -38,75 +38,43 @@ static void walk(const struct json *v)
         }
 }
 
-/* ---- events, as yajl has them, too ---- */
+/* ---- yajl's events ---- */
 
-static int put(void *context, char sign, const void *text, size_t n)
-{
-        REQUIRE(buf_append_char(context, sign) == 0);
-        REQUIRE(n == 0 || buf_append(context, text, n) == 0);
-        return 0;
-}
-
-#define SIGN(name, sign)                                 \
-        static int name(void *context)                   \
-        {                                                \
-                return put(context, sign, NULL, 0);      \
-        }                                                \
-        static int yajl_##name(void *context)            \
-        {                                                \
-                return put(context, sign, NULL, 0) == 0; \
+#define YAJL_SIGN(name)                                 \
+        static int yajl_##name(void *context)           \
+        {                                               \
+                return transcript_##name(context) == 0; \
         }
-#define TEXT(name, sign, type)                                            \
-        static int name(void *context, const char *text, size_t n)        \
-        {                                                                 \
-                return put(context, sign, text, n);                       \
-        }                                                                 \
-        static int yajl_##name(void *context, const type *text, size_t n) \
-        {                                                                 \
-                return put(context, sign, text, n) == 0;                  \
+#define YAJL_TEXT(name, type)                                                   \
+        static int yajl_##name(void *context, const type *text, size_t n)       \
+        {                                                                       \
+                return transcript_##name(context, (const char *) text, n) == 0; \
         }
 
-SIGN(on_null, 'n')
-SIGN(on_begin_object, '{')
-SIGN(on_end_object, '}')
-SIGN(on_begin_array, '[')
-SIGN(on_end_array, ']')
-TEXT(on_number, '#', char)
-TEXT(on_string, '"', unsigned char)
-TEXT(on_key, '.', unsigned char)
+YAJL_SIGN(null)
+YAJL_SIGN(begin_object)
+YAJL_SIGN(end_object)
+YAJL_SIGN(begin_array)
+YAJL_SIGN(end_array)
+YAJL_TEXT(number, char)
+YAJL_TEXT(string, unsigned char)
+YAJL_TEXT(key, unsigned char)
 
-static int on_boolean(void *context, bool value)
+static int yajl_boolean(void *context, int value)
 {
-        return put(context, value ? 't' : 'f', NULL, 0);
+        return transcript_boolean(context, value) == 0;
 }
-
-static int yajl_on_boolean(void *context, int value)
-{
-        return put(context, value ? 't' : 'f', NULL, 0) == 0;
-}
-
-static const struct json_events events = {
-        .null = on_null,
-        .boolean = on_boolean,
-        .number = on_number,
-        .string = on_string,
-        .key = on_key,
-        .begin_object = on_begin_object,
-        .end_object = on_end_object,
-        .begin_array = on_begin_array,
-        .end_array = on_end_array,
-};
 
 static const yajl_callbacks yajl_events = {
-        .yajl_null = yajl_on_null,
-        .yajl_boolean = yajl_on_boolean,
-        .yajl_number = yajl_on_number,
-        .yajl_string = yajl_on_string,
-        .yajl_map_key = yajl_on_key,
-        .yajl_start_map = yajl_on_begin_object,
-        .yajl_end_map = yajl_on_end_object,
-        .yajl_start_array = yajl_on_begin_array,
-        .yajl_end_array = yajl_on_end_array,
+        .yajl_null = yajl_null,
+        .yajl_boolean = yajl_boolean,
+        .yajl_number = yajl_number,
+        .yajl_string = yajl_string,
+        .yajl_map_key = yajl_key,
+        .yajl_start_map = yajl_begin_object,
+        .yajl_end_map = yajl_end_object,
+        .yajl_start_array = yajl_begin_array,
+        .yajl_end_array = yajl_end_array,
 };
 
 static bool is_yajl_json(const uint8_t *data, size_t size, struct buf *ret)
@@ -126,7 +94,7 @@ static const char *scan(const uint8_t *data, size_t size, size_t step, struct bu
         _cleanup_(json_scan_free_ptr) struct json_scan *s = NULL;
         int r = 0;
 
-        REQUIRE(json_scan_new(&events, ret, SIZE_MAX, &s) == 0);
+        REQUIRE(json_scan_new(&transcript_events, ret, SIZE_MAX, &s) == 0);
         for (size_t done = 0; r == 0 && done < size; done += step) {
                 size_t n = MIN(step, size - done);
                 _cleanup_free_ uint8_t *piece = exact_bytes(data + done, n);

@@ -10,78 +10,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "regfs/json_scan.h"
-#include "regfs/text.h"
+#include "json_transcript.h"
 
 #define TOKEN_MAX 1000
-
-/* ---- events as text ---- */
-
-static int put(void *context, const char *sign, const char *text, size_t n)
-{
-        struct buf *b = context;
-
-        assert_int_equal(buf_append_str(b, sign), 0);
-        assert_int_equal(buf_append(b, text, n), 0);
-        return buf_append_char(b, ' ');
-}
-
-static int on_null(void *context)
-{
-        return put(context, "null", "", 0);
-}
-
-static int on_boolean(void *context, bool value)
-{
-        return put(context, value ? "yes" : "no", "", 0);
-}
-
-static int on_number(void *context, const char *digits, size_t n)
-{
-        return put(context, "#", digits, n);
-}
-
-static int on_string(void *context, const char *text, size_t n)
-{
-        return n == 4 && memcmp(text, "stop", n) == 0 ? -EXDEV : put(context, "'", text, n);
-}
-
-static int on_key(void *context, const char *text, size_t n)
-{
-        return put(context, ".", text, n);
-}
-
-static int on_begin_object(void *context)
-{
-        return put(context, "{", "", 0);
-}
-
-static int on_end_object(void *context)
-{
-        return put(context, "}", "", 0);
-}
-
-static int on_begin_array(void *context)
-{
-        return put(context, "[", "", 0);
-}
-
-static int on_end_array(void *context)
-{
-        return put(context, "]", "", 0);
-}
-
-static const struct json_events all_events = {
-        .null = on_null,
-        .boolean = on_boolean,
-        .number = on_number,
-        .string = on_string,
-        .key = on_key,
-        .begin_object = on_begin_object,
-        .end_object = on_end_object,
-        .begin_array = on_begin_array,
-        .end_array = on_end_array,
-};
 
 struct outcome {
         int result;
@@ -121,7 +52,7 @@ static void expect_bytes(const char *text, size_t n, const char *events, size_t 
         for (size_t k = 0; k < ELEMENTSOF(steps); k++) {
                 struct outcome o;
 
-                scan(&all_events, text, n, steps[k], &o);
+                scan(&transcript_events, text, n, steps[k], &o);
                 if (o.result < 0)
                         fail_msg("%s: %s, at byte %ju", text, o.wrong, (uintmax_t) o.at);
                 assert_int_equal(o.events.len, length);
@@ -139,7 +70,7 @@ static void refused(const char *text, size_t n, const char *why, uint64_t at)
         for (size_t k = 0; k < ELEMENTSOF(steps); k++) {
                 struct outcome o;
 
-                scan(&all_events, text, n, steps[k], &o);
+                scan(&transcript_events, text, n, steps[k], &o);
                 if (o.result != -EBADMSG)
                         fail_msg("%s: %s", text, o.result == 0 ? "passes" : strerror(-o.result));
                 if (!str_eq(o.wrong, why) || o.at != at)
@@ -242,7 +173,7 @@ static void every_byte_is_looked_at(_unused_ void **state)
                         struct outcome o;
 
                         text[1 + place] = events[1 + place] = (char) c;
-                        scan(&all_events, text, sizeof(text) - 1, sizeof(text), &o);
+                        scan(&transcript_events, text, sizeof(text) - 1, sizeof(text), &o);
                         if (c == '"')
                                 assert_string_equal(o.wrong, "more behind its end");
                         else if (c == '\\')
@@ -270,7 +201,7 @@ static void white_space_is_four_bytes(_unused_ void **state)
                         if (c == '-' && place == 19)
                                 continue; /* a number */
                         text[1 + place] = (char) c;
-                        scan(&all_events, text, sizeof(text) - 1, sizeof(text), &o);
+                        scan(&transcript_events, text, sizeof(text) - 1, sizeof(text), &o);
                         assert_int_equal(o.result, space ? 0 : -EBADMSG);
                         assert_int_equal(o.at, !space && c != '"' ? 1 + place : o.at);
                         buf_free(&o.events);
@@ -337,7 +268,7 @@ static void nesting_is_bounded(_unused_ void **state)
 
         memset(text, '[', JSON_DEPTH_MAX);
         memset(text + JSON_DEPTH_MAX, ']', JSON_DEPTH_MAX);
-        scan(&all_events, text, strlen(text), 10, &o);
+        scan(&transcript_events, text, strlen(text), 10, &o);
         assert_int_equal(o.result, 0);
         assert_int_equal(o.events.len, 4 * JSON_DEPTH_MAX);
         buf_free(&o.events);
@@ -346,7 +277,7 @@ static void nesting_is_bounded(_unused_ void **state)
         refused(text, strlen(text), "nested more than 64 deep", JSON_DEPTH_MAX);
         for (size_t k = 0; k + 5 < sizeof(text); k += 5)
                 memcpy(text + k, "{\"\":", 5);
-        scan(&all_events, text, strlen(text), 10, &o);
+        scan(&transcript_events, text, strlen(text), 10, &o);
         assert_string_equal(o.wrong, "it ends early");
         buf_free(&o.events);
 }
@@ -362,7 +293,7 @@ static void what_is_held_is_bounded(_unused_ void **state)
 
                 memset(text, begins[k] == '"' ? 'x' : begins[k], sizeof(text));
                 text[0] = begins[k];
-                scan(&all_events, text, sizeof(text), 10, &o);
+                scan(&transcript_events, text, sizeof(text), 10, &o);
                 assert_int_equal(o.result, -EBADMSG);
                 assert_string_equal(o.wrong, "a string, number or word that is too long");
                 assert_int_equal(o.at, 0);
@@ -370,12 +301,20 @@ static void what_is_held_is_bounded(_unused_ void **state)
         }
 }
 
+static int stop(void *context, const char *text, size_t n)
+{
+        return n == 4 && memcmp(text, "stop", n) == 0 ? -EXDEV : transcript_string(context, text, n);
+}
+
 static void callbacks_error_ends_the_scan(_unused_ void **state)
 {
+        struct json_events stopping = transcript_events;
+
+        stopping.string = stop;
         for (size_t k = 0; k < ELEMENTSOF(steps); k++) {
                 struct outcome o;
 
-                scan(&all_events, "[1,\"stop\",2]", 12, steps[k], &o);
+                scan(&stopping, "[1,\"stop\",2]", 12, steps[k], &o);
                 assert_int_equal(o.result, -EXDEV);
                 assert_null(o.wrong);
                 assert_string_equal(o.events.data, "[ #1 ");

@@ -332,9 +332,37 @@ static void secret_may_be_absent(void **state _unused_)
         secret_free(secret);
 }
 
+static void utf8_is_written_as_it_is_read(_unused_ void **state)
+{
+        static const uint32_t ends[] = { 0, 0x7f, 0x80, 0x7ff, 0x800, 0xd7ff, 0xe000, 0xffff, 0x10000, 0x10ffff };
+        static const size_t lengths[] = { 1, 1, 2, 2, 3, 3, 3, 3, 4, 4 };
+        char out[4];
+
+        for (size_t k = 0; k < ELEMENTSOF(ends); k++) {
+                assert_int_equal(utf8_encode(ends[k], out), lengths[k]);
+                assert_int_equal(utf8_length(out, lengths[k]), lengths[k]);
+        }
+        assert_int_equal(utf8_encode(0x20ac, out), 3);
+        assert_memory_equal(out, "\xe2\x82\xac", 3);
+}
+
+static void hexadecimal_digits_are_of_either_case(_unused_ void **state)
+{
+        static const char digits[] = "0123456789abcdefABCDEF";
+
+        for (int c = -128; c < 128; c++) {
+                const char *found = c ? strchr(digits, c) : NULL;
+                long at = found ? found - digits : -1;
+
+                assert_int_equal(hex_value((char) c), at > 15 ? at - 6 : at);
+        }
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
+                cmocka_unit_test(utf8_is_written_as_it_is_read),
+                cmocka_unit_test(hexadecimal_digits_are_of_either_case),
                 cmocka_unit_test(buffer_keeps_everything_and_its_nul),
                 cmocka_unit_test(empty_append_makes_a_terminated_buffer),
                 cmocka_unit_test(buffer_is_unchanged_past_its_cap),
